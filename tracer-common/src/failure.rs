@@ -1,0 +1,180 @@
+//! Layout of what the kernel side writes: the key and value of the exact counters and
+//! the exemplar record of the ring buffer.
+
+/// Bits of [`ProcessFacts::known`] and [`ListenerFacts::known`]: which fields hold
+/// something that was read, as opposed to something that could not be.
+pub mod known {
+    /// [`super::ProcessFacts::nofile_soft`].
+    pub const NOFILE: u32 = 1 << 0;
+    /// [`super::ProcessFacts::ns_tgid`].
+    pub const NS_TGID: u32 = 1 << 1;
+    /// [`super::ProcessFacts::parent_tgid`].
+    pub const PARENT: u32 = 1 << 2;
+    /// [`super::ProcessFacts::cgroup_id`].
+    pub const CGROUP_ID: u32 = 1 << 3;
+    /// [`super::ProcessFacts::syscall_nr`].
+    pub const SYSCALL: u32 = 1 << 4;
+    /// The limit is the one that io_uring copied when the request was prepared, not
+    /// the one the process has now.
+    pub const NOFILE_COPIED: u32 = 1 << 5;
+    /// The failing task is a kernel worker acting for a program (io_uring before Linux
+    /// 5.12): its pid and name are not the program's.
+    pub const KERNEL_WORKER: u32 = 1 << 6;
+
+    /// [`super::ListenerFacts::fd`].
+    pub const FD: u32 = 1 << 16;
+    /// Family, type and protocol: the descriptor is a socket.
+    pub const SOCKET: u32 = 1 << 17;
+    /// Address and port (IPv4, IPv6, vsock).
+    pub const ADDRESS: u32 = 1 << 18;
+    /// [`super::Exemplar::path`] (AF_UNIX); length 0 means unnamed.
+    pub const PATH: u32 = 1 << 19;
+    /// [`super::ListenerFacts::netns`].
+    pub const NETNS: u32 = 1 << 20;
+    /// [`super::ListenerFacts::queue`] and [`super::ListenerFacts::backlog`].
+    pub const QUEUE: u32 = 1 << 21;
+}
+
+/// How the failing accept was asked for.
+pub mod op {
+    /// accept(2) or accept4(2), or socketcall(2) on architectures that have it.
+    pub const SYSCALL: u8 = 1;
+    /// `IORING_OP_ACCEPT`, single or multishot.
+    pub const IO_URING: u8 = 2;
+}
+
+/// What kind of hook saw the failure.
+pub mod tier {
+    /// fentry/fexit.
+    pub const TRAMPOLINE: u8 = 1;
+    /// kprobe/kretprobe.
+    pub const KPROBE: u8 = 2;
+    /// Syscall tracepoints and BTF tracepoints.
+    pub const TRACEPOINT: u8 = 3;
+}
+
+/// Bytes of a task's name, its terminating NUL included (`TASK_COMM_LEN`).
+pub const COMM_LEN: usize = 16;
+/// Bytes of an AF_UNIX path (`sockaddr_un.sun_path`).
+pub const UNIX_PATH_LEN: usize = 108;
+
+/// Identifies one exact counter: failures of one process on one listener for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FailureKey {
+    /// Start of the process (its thread group leader), nanoseconds of `CLOCK_BOOTTIME`.
+    /// With `tgid` it identifies the process; a reused pid differs here.
+    pub start_boottime_ns: u64,
+    /// Inode number of the socket, the `N` of `socket:[N]` under /proc/PID/fd; 0 where
+    /// the descriptor is no open socket.
+    pub socket_inode: u64,
+    /// Process id (thread group id), as the initial pid namespace sees it.
+    pub tgid: u32,
+    /// A [`crate::Reason`] as its number.
+    pub reason: u16,
+    /// The errno, positive.
+    pub errno: u16,
+    /// One of [`op`].
+    pub op: u8,
+    /// One of [`tier`].
+    pub tier: u8,
+    /// Zero.
+    pub pad: [u8; 6],
+}
+
+/// What is known of the failing process and thread.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ProcessFacts {
+    /// Id of its cgroup in the v2 hierarchy.
+    pub cgroup_id: u64,
+    /// Soft `RLIMIT_NOFILE` that decided; `u64::MAX` is "unlimited".
+    pub nofile_soft: u64,
+    /// Bits of [`known`].
+    pub known: u32,
+    /// Failing thread, as the initial pid namespace sees it.
+    pub tid: u32,
+    /// Effective user id, as the initial user namespace sees it.
+    pub uid: u32,
+    /// The process id as its own pid namespace sees it.
+    pub ns_tgid: u32,
+    /// Process id of the parent.
+    pub parent_tgid: u32,
+    /// Number of the syscall the thread is in.
+    pub syscall_nr: u32,
+    /// Name of the process (its thread group leader's comm), NUL-padded.
+    pub comm: [u8; COMM_LEN],
+    /// Name of the failing thread, NUL-padded.
+    pub thread_comm: [u8; COMM_LEN],
+}
+
+/// What is known of the listening socket.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ListenerFacts {
+    /// Bound address: 4 bytes for AF_INET, 16 for AF_INET6 (network order), a 4-byte
+    /// CID for AF_VSOCK (native order).
+    pub addr: [u8; 16],
+    /// Bound port, host order. 32 bits, since AF_VSOCK's are.
+    pub port: u32,
+    /// Bits of [`known`].
+    pub known: u32,
+    /// Inode number of its network namespace.
+    pub netns: u32,
+    /// Connections waiting to be accepted at the moment of the failure.
+    pub queue: u32,
+    /// Effective backlog: the most that may wait.
+    pub backlog: u32,
+    /// The descriptor that accept was called on.
+    pub fd: i32,
+    /// `AF_*`.
+    pub family: u16,
+    /// `SOCK_*`.
+    pub socket_type: u16,
+    /// `IPPROTO_*`.
+    pub protocol: u16,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// Value of an exact counter.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct FailureCount {
+    /// Failures.
+    pub count: u64,
+    /// First of them, nanoseconds of `CLOCK_MONOTONIC`.
+    pub first_ns: u64,
+    /// Last of them, nanoseconds of `CLOCK_MONOTONIC`.
+    pub last_ns: u64,
+    /// How many of them asked for an exemplar record.
+    pub exemplars: u64,
+    /// The process at the first failure.
+    pub process: ProcessFacts,
+    /// The listener at the first failure.
+    pub listener: ListenerFacts,
+}
+
+/// One failure in full, as it travels through the ring buffer.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Exemplar {
+    /// Its counter.
+    pub key: FailureKey,
+    /// When, nanoseconds of `CLOCK_MONOTONIC`.
+    pub monotonic_ns: u64,
+    /// The process at this failure.
+    pub process: ProcessFacts,
+    /// The listener at this failure.
+    pub listener: ListenerFacts,
+    /// Bytes of [`Exemplar::path`] in use.
+    pub path_len: u32,
+    /// AF_UNIX path; a leading NUL marks an abstract name.
+    pub path: [u8; UNIX_PATH_LEN],
+}
+
+const _: () = assert!(size_of::<FailureKey>() == 32);
+const _: () = assert!(size_of::<ProcessFacts>() == 72);
+const _: () = assert!(size_of::<ListenerFacts>() == 48);
+const _: () = assert!(size_of::<FailureCount>() == 152);
+const _: () = assert!(size_of::<Exemplar>() == 272);

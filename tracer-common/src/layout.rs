@@ -1,0 +1,200 @@
+//! Numbers that user space resolves at start and hands to the kernel programs as
+//! read-only globals.
+
+/// An offset that this kernel's BTF does not have: the read is skipped.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! layout {
+    ($($(#[$doc:meta])* $field:ident: $path:literal;)+) => {
+        /// Byte offsets of the kernel fields that the programs read, from this kernel's
+        /// BTF. A field that is [`ABSENT`] is skipped by the programs.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct Offsets {
+            $($(#[$doc])* pub $field: u32,)+
+        }
+
+        impl Offsets {
+            /// Nothing resolved.
+            pub const NONE: Self = Self { $($field: ABSENT,)+ };
+
+            /// Every field's path in BTF (`type.member.member`), and where it is kept.
+            pub fn slots(&mut self) -> impl Iterator<Item = (&'static str, &mut u32)> {
+                [$(($path, &mut self.$field)),+].into_iter()
+            }
+        }
+    };
+}
+
+layout! {
+    /// The task's open files.
+    task_files: "task_struct.files";
+    /// State shared by the threads of a process.
+    task_signal: "task_struct.signal";
+    /// Leader of the thread group.
+    task_group_leader: "task_struct.group_leader";
+    /// Parent that would receive SIGCHLD.
+    task_real_parent: "task_struct.real_parent";
+    /// Thread group id.
+    task_tgid: "task_struct.tgid";
+    /// `PF_*`.
+    task_flags: "task_struct.flags";
+    /// Name.
+    task_comm: "task_struct.comm";
+    /// Start, nanoseconds of `CLOCK_BOOTTIME`.
+    task_start_boottime: "task_struct.start_boottime";
+    /// Bottom of the kernel stack.
+    task_stack: "task_struct.stack";
+    /// Its `struct pid`.
+    task_thread_pid: "task_struct.thread_pid";
+    /// Depth of the pid namespace.
+    pid_level: "pid.level";
+    /// One `struct upid` for each namespace the pid is in.
+    pid_numbers: "pid.numbers";
+    /// Resource limits.
+    signal_rlim: "signal_struct.rlim";
+    /// Descriptor table of a process.
+    files_fdt: "files_struct.fdt";
+    /// Slots of the table.
+    fdtable_max_fds: "fdtable.max_fds";
+    /// Array of `struct file *`.
+    fdtable_fd: "fdtable.fd";
+    /// The file's inode.
+    file_inode: "file.f_inode";
+    /// For a socket file, its `struct socket`.
+    file_private_data: "file.private_data";
+    /// Type and permissions.
+    inode_mode: "inode.i_mode";
+    /// Inode number.
+    inode_ino: "inode.i_ino";
+    /// The protocol's socket.
+    socket_sk: "socket.sk";
+    /// `AF_*`.
+    sock_family: "sock.__sk_common.skc_family";
+    /// Local port, host order.
+    sock_num: "sock.__sk_common.skc_num";
+    /// Local IPv4 address.
+    sock_rcv_saddr: "sock.__sk_common.skc_rcv_saddr";
+    /// Local IPv6 address.
+    sock_v6_rcv_saddr: "sock.__sk_common.skc_v6_rcv_saddr";
+    /// Network namespace.
+    sock_net: "sock.__sk_common.skc_net.net";
+    /// `SOCK_*`.
+    sock_type: "sock.sk_type";
+    /// `IPPROTO_*`.
+    sock_protocol: "sock.sk_protocol";
+    /// Connections waiting (TCP, vsock).
+    sock_ack_backlog: "sock.sk_ack_backlog";
+    /// The most that may wait.
+    sock_max_ack_backlog: "sock.sk_max_ack_backlog";
+    /// Connections waiting (AF_UNIX).
+    sock_receive_qlen: "sock.sk_receive_queue.qlen";
+    /// Inode number of the namespace.
+    net_inum: "net.ns.inum";
+    /// Bound name of an AF_UNIX socket.
+    unix_addr: "unix_sock.addr";
+    /// Bytes of that name, family included.
+    unix_address_len: "unix_address.len";
+    /// The name, a `struct sockaddr_un`.
+    unix_address_name: "unix_address.name";
+    /// Bound address of an AF_VSOCK socket, a `struct sockaddr_vm`.
+    vsock_local_addr: "vsock_sock.local_addr";
+    /// First subflow of an MPTCP socket; a listener's queue is that of its first.
+    mptcp_first: "mptcp_sock.first";
+    /// Which operation an io_uring request is.
+    kiocb_opcode: "io_kiocb.opcode";
+    /// The file it works on.
+    kiocb_file: "io_kiocb.file";
+    /// Where the operation keeps its own data.
+    kiocb_cmd: "io_kiocb.cmd";
+    /// Its result once it has one.
+    kiocb_res: "io_kiocb.cqe.res";
+    /// The limit that was copied when the accept was prepared.
+    io_accept_nofile: "io_accept.nofile";
+}
+
+/// Filters that the kernel side applies before it counts anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct KernelFilter {
+    /// Reasons to keep, bit `1 << reason`.
+    pub reasons: u64,
+    /// Errnos to keep, one bit each, numbers 0 to 191.
+    pub errnos: [u64; 3],
+    /// Errnos of 192 and above: 1 keeps them, 0 drops them.
+    pub high_errnos: u32,
+    /// How many of [`KernelFilter::pids`] are set; 0 keeps every process.
+    pub pid_count: u32,
+    /// Process ids to keep.
+    pub pids: [u32; MAX_PIDS],
+    /// How many of [`KernelFilter::ports`] are set; 0 keeps every listener.
+    pub port_count: u32,
+    /// Local ports to keep.
+    pub ports: [u32; MAX_PORTS],
+    /// Most exemplars of one key between two readings of the counters.
+    pub exemplars_per_key: u32,
+}
+
+/// How this architecture keeps the arguments of a syscall in progress, and the numbers
+/// of its accept calls.
+///
+/// The saved registers lie at the top of the kernel stack, at a distance that depends on
+/// the kernel's configuration (x86_64 with FRED keeps 16 bytes more above them). The
+/// programs try each place and believe the one that holds an accept call's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SyscallLayout {
+    /// Where a `struct pt_regs` may begin, bytes from the bottom of the stack.
+    pub regs_at: [u32; 2],
+    /// Offset in `struct pt_regs` of the first argument.
+    pub first_argument: u32,
+    /// Offset in `struct pt_regs` of the syscall's number.
+    pub number: u32,
+    /// Number of accept(2).
+    pub accept: u32,
+    /// Number of accept4(2).
+    pub accept4: u32,
+}
+
+impl SyscallLayout {
+    /// Nothing known: the descriptor of a failed call is then known only where a hook
+    /// is handed it.
+    pub const NONE: Self = Self {
+        regs_at: [ABSENT; 2],
+        first_argument: ABSENT,
+        number: ABSENT,
+        accept: ABSENT,
+        accept4: ABSENT,
+    };
+}
+
+/// Most process ids that the kernel side filters by.
+pub const MAX_PIDS: usize = 16;
+/// Most ports that the kernel side filters by.
+pub const MAX_PORTS: usize = 16;
+
+impl KernelFilter {
+    /// Keeps everything.
+    pub const EVERYTHING: Self = Self {
+        reasons: u64::MAX,
+        errnos: [u64::MAX; 3],
+        high_errnos: 1,
+        pid_count: 0,
+        pids: [0; MAX_PIDS],
+        port_count: 0,
+        ports: [0; MAX_PORTS],
+        exemplars_per_key: 10,
+    };
+}
+
+/// Kernel-side losses, each a slot of the `LOST` map.
+pub mod lost {
+    /// Exemplars that found the ring buffer full.
+    pub const RING: u32 = 0;
+    /// Failures that found the counter map full: counted in no key.
+    pub const MAP: u32 = 1;
+    /// Number of slots.
+    pub const SLOTS: u32 = 2;
+}
+
+const _: () = assert!(size_of::<KernelFilter>() == 176);

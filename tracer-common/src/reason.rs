@@ -1,0 +1,155 @@
+//! Reason codes: one per kind of failure, stable in text, JSON, metrics and rules.
+
+/// Errno values that Linux's accept paths return and that need a name here.
+///
+/// The numbers are those of `asm-generic/errno.h`, used by x86_64, arm64 and riscv64.
+pub mod errno {
+    /// Operation not permitted.
+    pub const EPERM: u16 = 1;
+    /// Interrupted by a signal.
+    pub const EINTR: u16 = 4;
+    /// Bad file descriptor.
+    pub const EBADF: u16 = 9;
+    /// Nothing to accept now.
+    pub const EAGAIN: u16 = 11;
+    /// Out of memory.
+    pub const ENOMEM: u16 = 12;
+    /// Permission denied.
+    pub const EACCES: u16 = 13;
+    /// Bad address.
+    pub const EFAULT: u16 = 14;
+    /// Not a listening socket, or bad flags.
+    pub const EINVAL: u16 = 22;
+    /// The system's file table is full.
+    pub const ENFILE: u16 = 23;
+    /// The process is at its descriptor limit.
+    pub const EMFILE: u16 = 24;
+    /// Protocol error.
+    pub const EPROTO: u16 = 71;
+    /// Not a socket.
+    pub const ENOTSOCK: u16 = 88;
+    /// The socket's type has no accept.
+    pub const EOPNOTSUPP: u16 = 95;
+    /// The connection was aborted before it was accepted.
+    pub const ECONNABORTED: u16 = 103;
+    /// No buffer space.
+    pub const ENOBUFS: u16 = 105;
+    /// The operation was cancelled (io_uring).
+    pub const ECANCELED: u16 = 125;
+    /// First of the kernel's internal restart codes (`ERESTARTSYS`,
+    /// include/linux/errno.h). They reach a hook raw and never reach a program.
+    pub const RESTART_FIRST: u16 = 512;
+    /// Last of the restart codes (`ERESTART_RESTARTBLOCK`).
+    pub const RESTART_LAST: u16 = 516;
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $value:literal, $code:literal;)+) => {
+        /// Why a connection was turned away. The discriminant is what the kernel side
+        /// writes; [`Reason::code`] is what people and machines read.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u16)]
+        pub enum Reason {
+            $($(#[$doc])* $variant = $value,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The stable code, such as `accept.emfile`.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $code,)+
+                }
+            }
+
+            /// The reason a kernel-side number stands for, if it is one.
+            #[must_use]
+            pub const fn from_raw(raw: u16) -> Option<Self> {
+                match raw {
+                    $($value => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// EMFILE: the process is at its soft `RLIMIT_NOFILE`.
+    AcceptEmfile = 1, "accept.emfile";
+    /// ENFILE: the system's file table is full.
+    AcceptEnfile = 2, "accept.enfile";
+    /// ENOMEM or ENOBUFS.
+    AcceptNomem = 3, "accept.nomem";
+    /// ECONNABORTED or EPROTO: the client left before it was accepted.
+    AcceptAborted = 4, "accept.aborted";
+    /// EPERM or EACCES: a firewall or a security module.
+    AcceptDenied = 5, "accept.denied";
+    /// EBADF, EINVAL, ENOTSOCK, EOPNOTSUPP or EFAULT: a bug, or a listener that was
+    /// closed or shut down under its acceptor.
+    AcceptMisuse = 6, "accept.misuse";
+    /// Any other errno: named by its errno, never dropped.
+    AcceptOther = 7, "accept.other";
+}
+
+impl Reason {
+    /// The reason behind a failed accept, or `None` where the errno is normal life:
+    /// EAGAIN (nothing to accept), EINTR and the kernel's restart codes (a signal).
+    ///
+    /// ECANCELED is normal life too: it is how io_uring ends an accept that its own
+    /// program cancelled.
+    #[must_use]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "the kernel side must not pay for a call, nor spend its stack on one"
+    )]
+    pub const fn of_accept(errno: u16) -> Option<Self> {
+        use self::errno as e;
+        Some(match errno {
+            e::EAGAIN | e::EINTR | e::ECANCELED | e::RESTART_FIRST..=e::RESTART_LAST => {
+                return None;
+            }
+            e::EMFILE => Self::AcceptEmfile,
+            e::ENFILE => Self::AcceptEnfile,
+            e::ENOMEM | e::ENOBUFS => Self::AcceptNomem,
+            e::ECONNABORTED | e::EPROTO => Self::AcceptAborted,
+            e::EPERM | e::EACCES => Self::AcceptDenied,
+            e::EBADF | e::EINVAL | e::ENOTSOCK | e::EOPNOTSUPP | e::EFAULT => Self::AcceptMisuse,
+            _ => Self::AcceptOther,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Reason, errno};
+
+    #[test]
+    fn raw_numbers_round_trip_and_codes_are_unique() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(Reason::from_raw(*reason as u16), Some(*reason));
+            for other in &Reason::ALL[index + 1..] {
+                assert_ne!(reason.code(), other.code());
+            }
+        }
+        assert_eq!(Reason::from_raw(0), None);
+    }
+
+    #[test]
+    fn normal_life_is_no_failure() {
+        for errno in [errno::EAGAIN, errno::EINTR, errno::ECANCELED, 512, 513, 514, 516] {
+            assert_eq!(Reason::of_accept(errno), None, "{errno}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_errno_is_kept() {
+        for errno in [100, 101, 110, 113, 133, 511, 517, 4095] {
+            assert_eq!(Reason::of_accept(errno), Some(Reason::AcceptOther), "{errno}");
+        }
+    }
+}

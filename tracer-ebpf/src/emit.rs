@@ -1,0 +1,272 @@
+//! Counts a failure exactly and, within the key's budget, writes an exemplar. The only
+//! writes to the counters and to the ring buffer.
+
+use core::arch::asm;
+
+use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
+use aya_log_ebpf::debug;
+use turnaway_common::{
+    Exemplar, FailureKey, ListenerFacts, ProcessFacts, Reason,
+    failure::known,
+    layout::{MAX_PIDS, MAX_PORTS, lost},
+};
+
+use crate::{
+    facts,
+    globals::global,
+    kread::Addr,
+    maps::{BLANK, EXEMPLARS, FAILURES_0, FAILURES_1, GENERATION, LOST},
+};
+
+/// What [`Failure`] holds for a number that is not known. No `Option`: the compiler would
+/// carry its unused half around, and the verifier refuses to read what was never written.
+pub(crate) const UNKNOWN: u64 = u64::MAX;
+
+/// A failed accept, as its hook sees it.
+pub(crate) struct Failure {
+    /// The errno, positive.
+    pub(crate) errno: u16,
+    /// How it was asked for, [`turnaway_common::failure::op`].
+    pub(crate) op: u8,
+    /// What kind of hook saw it, [`turnaway_common::failure::tier`].
+    pub(crate) tier: u8,
+    /// Address of the listener's file, or 0.
+    pub(crate) file: u64,
+    /// The listener's descriptor, or [`UNKNOWN`].
+    pub(crate) fd: u64,
+    /// Number of the syscall, or [`UNKNOWN`].
+    pub(crate) syscall: u64,
+    /// The limit, where it is another than the one the task has now, or [`UNKNOWN`].
+    pub(crate) nofile: u64,
+}
+
+/// The positive errno in a return value, if it is one (`MAX_ERRNO` is 4095).
+#[inline(always)]
+pub(crate) fn errno_of(ret: i64) -> Option<u16> {
+    if (-4095..0).contains(&ret) {
+        Some(-ret as u16)
+    } else {
+        None
+    }
+}
+
+/// Counts the failure and may write an exemplar of it.
+#[inline(always)]
+pub(crate) fn failure<C: EbpfContext>(ctx: &C, task: Addr, failure: &Failure) -> Option<()> {
+    let reason = Reason::of_accept(failure.errno)? as u16;
+    let (tgid, _) = facts::current_ids();
+    if !wanted(tgid, reason, failure.errno) {
+        return None;
+    }
+    let (socket_inode, sk) = match Addr::new(failure.file).and_then(facts::socket_of) {
+        Some((inode, sk)) => (inode, Some(sk)),
+        None => (0, None),
+    };
+    if !wanted_port(sk) {
+        return None;
+    }
+    let key = FailureKey {
+        start_boottime_ns: facts::process_start(task),
+        socket_inode,
+        tgid,
+        reason,
+        errno: failure.errno,
+        op: failure.op,
+        tier: failure.tier,
+        pad: [0; 6],
+    };
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(exemplar) = count(&key, now, task, sk, failure) else {
+        lose(lost::MAP);
+        debug!(ctx, "the counter map is full: a failure of {} is lost", tgid);
+        return None;
+    };
+    if exemplar {
+        write_exemplar(&key, now, task, sk, failure);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn wanted(tgid: u32, reason: u16, errno: u16) -> bool {
+    if global!(FILTER.reasons) & (1u64 << (reason & 63)) == 0 {
+        return false;
+    }
+    let wanted_errno = match errno {
+        0..=63 => global!(FILTER.errnos[0]) & (1u64 << (errno & 63)) != 0,
+        64..=127 => global!(FILTER.errnos[1]) & (1u64 << (errno & 63)) != 0,
+        128..=191 => global!(FILTER.errnos[2]) & (1u64 << (errno & 63)) != 0,
+        _ => global!(FILTER.high_errnos) != 0,
+    };
+    if !wanted_errno {
+        return false;
+    }
+    let pids = global!(FILTER.pid_count) as usize;
+    if pids == 0 {
+        return true;
+    }
+    let mut index = 0;
+    while index < MAX_PIDS && index < pids {
+        if global!(FILTER.pids[index]) == tgid {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
+#[inline(always)]
+fn wanted_port(sk: Option<Addr>) -> bool {
+    let ports = global!(FILTER.port_count) as usize;
+    if ports == 0 {
+        return true;
+    }
+    let Some(port) = sk.and_then(facts::port_of) else {
+        return false;
+    };
+    let mut index = 0;
+    while index < MAX_PORTS && index < ports {
+        if global!(FILTER.ports[index]) == port {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
+/// Counts one failure; says whether it may have an exemplar. `None`: there is no room.
+#[inline(always)]
+fn count(
+    key: &FailureKey,
+    now: u64,
+    task: Addr,
+    sk: Option<Addr>,
+    failure: &Failure,
+) -> Option<bool> {
+    let map = match GENERATION.get(0) {
+        Some(0) | None => &FAILURES_0,
+        Some(_) => &FAILURES_1,
+    };
+    let most = u64::from(global!(FILTER.exemplars_per_key));
+    let (value, is_new) = match map.get_ptr_mut(key) {
+        Some(value) => (value, false),
+        None => {
+            let is_new = map
+                .insert(key, BLANK.get(0)?, u64::from(BPF_NOEXIST))
+                .is_ok();
+            // If it is not new, another CPU was first, or there is no room.
+            (map.get_ptr_mut(key)?, is_new)
+        }
+    };
+    // SAFETY: the map's element stays valid for as long as this program runs. Other CPUs
+    // add to `count` atomically too; only the one that made the key writes the facts, and
+    // user space reads them when no program is left that could. The rest are stores of
+    // one word, where the last one wins.
+    unsafe {
+        add_one(&raw mut (*value).count);
+        (*value).last_ns = now;
+        if is_new {
+            (*value).first_ns = now;
+            read_facts(
+                task,
+                sk,
+                failure,
+                &mut (*value).process,
+                &mut (*value).listener,
+            );
+        }
+        if (*value).exemplars >= most {
+            return Some(false);
+        }
+        (*value).exemplars += 1;
+    }
+    Some(true)
+}
+
+/// Fills in everything that is known beside the key. The facts must be zero before.
+#[inline(always)]
+fn read_facts(
+    task: Addr,
+    sk: Option<Addr>,
+    failure: &Failure,
+    process: &mut ProcessFacts,
+    listener: &mut ListenerFacts,
+) {
+    if failure.syscall != UNKNOWN {
+        process.syscall_nr = failure.syscall as u32;
+        process.known |= known::SYSCALL;
+    }
+    if failure.nofile != UNKNOWN {
+        process.nofile_soft = failure.nofile;
+        process.known |= known::NOFILE | known::NOFILE_COPIED;
+    }
+    facts::read_process(task, process);
+    if failure.fd != UNKNOWN {
+        listener.fd = failure.fd as i32;
+        listener.known |= known::FD;
+    }
+    if let Some(sk) = sk {
+        facts::read_listener(sk, listener);
+    }
+}
+
+#[inline(always)]
+fn write_exemplar(key: &FailureKey, now: u64, task: Addr, sk: Option<Addr>, failure: &Failure) {
+    let Some(mut entry) = EXEMPLARS.reserve::<Exemplar>(0) else {
+        lose(lost::RING);
+        return;
+    };
+    let out = entry.as_mut_ptr();
+    // SAFETY: the reservation is as large and as aligned as an exemplar, and every byte
+    // of it is written before it is used as one.
+    let out = unsafe {
+        zero(out);
+        &mut *out
+    };
+    out.key = *key;
+    out.monotonic_ns = now;
+    read_facts(task, sk, failure, &mut out.process, &mut out.listener);
+    if let Some(sk) = sk {
+        facts::read_path(sk, out);
+    }
+    entry.submit(0);
+}
+
+/// Zeroes a record, word by word: the library's memset goes byte by byte, and the
+/// verifier with it.
+#[inline(always)]
+unsafe fn zero(record: *mut Exemplar) {
+    const WORDS: usize = size_of::<Exemplar>() / size_of::<u64>();
+    const _: () = assert!(WORDS * size_of::<u64>() == size_of::<Exemplar>());
+    let words = record.cast::<u64>();
+    let mut index = 0;
+    while index < WORDS {
+        // SAFETY: within the record, which is aligned for its own words.
+        unsafe { words.add(index).write_volatile(0) };
+        index += 1;
+    }
+}
+
+#[inline(always)]
+fn lose(slot: u32) {
+    if let Some(count) = LOST.get_ptr_mut(slot) {
+        // SAFETY: a per-CPU slot, valid for as long as this program runs.
+        unsafe { add_one(count) };
+    }
+}
+
+/// Adds one, in one instruction that no other CPU and no interrupt can split. `core` has
+/// no read-modify-write atomics for a target that cannot compare-and-swap.
+#[inline(always)]
+unsafe fn add_one(value: *mut u64) {
+    // SAFETY: the caller's pointer is valid; the verifier checks it.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({at} + 0) += {one}",
+            at = in(reg) value,
+            one = in(reg) 1u64,
+            options(nostack),
+        );
+    }
+}

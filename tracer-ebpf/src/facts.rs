@@ -1,0 +1,315 @@
+//! Reads what is known of the failing task and of the listener.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
+};
+use turnaway_common::{
+    Exemplar, ListenerFacts, ProcessFacts,
+    failure::{UNIX_PATH_LEN, known},
+    layout::ABSENT,
+};
+
+use crate::{
+    emit::UNKNOWN,
+    globals::{global, offset},
+    kread::Addr,
+};
+
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const AF_VSOCK: u16 = 40;
+const IPPROTO_MPTCP: u16 = 262;
+/// `S_IFMT` and `S_IFSOCK` of include/uapi/linux/stat.h.
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+/// Index of `RLIMIT_NOFILE`, and the size of a `struct rlimit`, whose first half is
+/// the soft limit.
+const RLIMIT_NOFILE: usize = 7;
+const RLIMIT_SIZE: usize = 16;
+/// A `struct upid` is an `int nr` and a pointer.
+const UPID_SIZE: usize = 16;
+/// `pid_namespace` depth limit (`MAX_PID_NS_LEVEL`).
+const MAX_PID_NS_LEVEL: u32 = 32;
+/// `PF_KTHREAD` and `PF_IO_WORKER` of include/linux/sched.h.
+const PF_KTHREAD: u32 = 0x0020_0000;
+/// `struct sockaddr_vm`: family, reserved, port, cid.
+const VM_PORT: usize = 4;
+const VM_CID: usize = 8;
+/// Offset of `sun_path` in a `struct sockaddr_un`.
+const SUN_PATH: usize = 2;
+
+/// The task that runs now.
+#[inline(always)]
+pub(crate) fn current_task() -> Option<Addr> {
+    // SAFETY: the helper takes nothing and returns the current task's address.
+    Addr::new(unsafe { bpf_get_current_task() })
+}
+
+/// Process and thread id of the task that runs now.
+#[inline(always)]
+pub(crate) fn current_ids() -> (u32, u32) {
+    let both = bpf_get_current_pid_tgid();
+    ((both >> 32) as u32, both as u32)
+}
+
+/// Whether a kernel thread runs now.
+#[inline(always)]
+pub(crate) fn is_kernel_thread(task: Addr) -> bool {
+    task.field::<u32>(offset!(task_flags))
+        .is_some_and(|flags| flags & PF_KTHREAD != 0)
+}
+
+/// Start of the process, nanoseconds of `CLOCK_BOOTTIME`; 0 where it can't be read.
+#[inline(always)]
+pub(crate) fn process_start(task: Addr) -> u64 {
+    task.follow(offset!(task_group_leader))
+        .and_then(|leader| leader.field(offset!(task_start_boottime)))
+        .unwrap_or(0)
+}
+
+/// The accept call that a task is in.
+pub(crate) struct AcceptCall {
+    /// Its number, or [`UNKNOWN`].
+    pub(crate) number: u64,
+    /// Its first argument, the descriptor, or [`UNKNOWN`].
+    pub(crate) fd: u64,
+}
+
+/// Number and first argument of the accept call that the task is in.
+#[inline(always)]
+pub(crate) fn accept_call(task: Addr) -> AcceptCall {
+    let mut call = AcceptCall {
+        number: UNKNOWN,
+        fd: UNKNOWN,
+    };
+    if let Some(stack) = task.follow(offset!(task_stack))
+        && !read_accept_call(stack, global!(SYSCALL_LAYOUT.regs_at[0]), &mut call)
+    {
+        let _ = read_accept_call(stack, global!(SYSCALL_LAYOUT.regs_at[1]), &mut call);
+    }
+    call
+}
+
+#[inline(always)]
+fn read_accept_call(stack: Addr, regs_at: u32, out: &mut AcceptCall) -> bool {
+    if regs_at == ABSENT {
+        return false;
+    }
+    let regs = stack.at(regs_at as usize);
+    let Some(number) = regs.at(global!(SYSCALL_LAYOUT.number) as usize).read::<u64>() else {
+        return false;
+    };
+    if number != u64::from(global!(SYSCALL_LAYOUT.accept))
+        && number != u64::from(global!(SYSCALL_LAYOUT.accept4))
+    {
+        return false;
+    }
+    let Some(fd) = regs
+        .at(global!(SYSCALL_LAYOUT.first_argument) as usize)
+        .read::<u64>()
+    else {
+        return false;
+    };
+    out.number = number;
+    // The kernel looks at the lower half only.
+    out.fd = fd & 0xffff_ffff;
+    true
+}
+
+/// Address of the open file behind a descriptor of the current process, or 0.
+#[inline(always)]
+pub(crate) fn file_of(task: Addr, fd: u64) -> u64 {
+    let Some(table) = task
+        .follow(offset!(task_files))
+        .and_then(|files| files.follow(offset!(files_fdt)))
+    else {
+        return 0;
+    };
+    let (Some(slots), Some(files)) = (
+        table.field::<u32>(offset!(fdtable_max_fds)),
+        table.follow(offset!(fdtable_fd)),
+    ) else {
+        return 0;
+    };
+    // A negative descriptor is a large number here.
+    if fd >= u64::from(slots) {
+        return 0;
+    }
+    files.at(fd as usize * size_of::<u64>()).read().unwrap_or(0)
+}
+
+/// The socket inode's number and the protocol's socket, if the file is a socket.
+#[inline(always)]
+pub(crate) fn socket_of(file: Addr) -> Option<(u64, Addr)> {
+    let inode = file.follow(offset!(file_inode))?;
+    let mode: u16 = inode.field(offset!(inode_mode))?;
+    if mode & S_IFMT != S_IFSOCK {
+        return None;
+    }
+    let number: u64 = inode.field(offset!(inode_ino))?;
+    let socket = file.follow(offset!(file_private_data))?;
+    Some((number, socket.follow(offset!(socket_sk))?))
+}
+
+/// Fills in the process and the thread that run now. What was filled in before (limit,
+/// syscall) stays.
+///
+/// `out` is memory of a map or of the ring, not of the stack: what is written there need
+/// not fit in 512 bytes, and the verifier forgets it, so that the ways through the
+/// optional fields join again instead of multiplying.
+#[inline(always)]
+pub(crate) fn read_process(task: Addr, out: &mut ProcessFacts) {
+    let (_, tid) = current_ids();
+    out.tid = tid;
+    out.uid = bpf_get_current_uid_gid() as u32;
+    // SAFETY: the helper takes nothing; it is there since Linux 4.18.
+    out.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    out.known |= known::CGROUP_ID;
+    if is_kernel_thread(task) {
+        out.known |= known::KERNEL_WORKER;
+    }
+    let _ = task.copy_field(offset!(task_comm), &mut out.thread_comm);
+    if out.known & known::NOFILE == 0
+        && let Some(limits) = task.follow(offset!(task_signal))
+        && limits
+            .at(RLIMIT_NOFILE * RLIMIT_SIZE)
+            .copy_field(offset!(signal_rlim), &mut out.nofile_soft)
+    {
+        out.known |= known::NOFILE;
+    }
+    let Some(leader) = task.follow(offset!(task_group_leader)) else {
+        return;
+    };
+    let _ = leader.copy_field(offset!(task_comm), &mut out.comm);
+    if let Some(parent) = leader.follow(offset!(task_real_parent))
+        && parent.copy_field(offset!(task_tgid), &mut out.parent_tgid)
+    {
+        out.known |= known::PARENT;
+    }
+    if let Some(pid) = leader.follow(offset!(task_thread_pid))
+        && let Some(level) = pid.field::<u32>(offset!(pid_level))
+        && level <= MAX_PID_NS_LEVEL
+        && pid
+            .at(level as usize * UPID_SIZE)
+            .copy_field(offset!(pid_numbers), &mut out.ns_tgid)
+    {
+        out.known |= known::NS_TGID;
+    }
+}
+
+/// Fills in the listener behind a protocol's socket; `out` as for [`read_process`].
+#[inline(always)]
+pub(crate) fn read_listener(sk: Addr, out: &mut ListenerFacts) {
+    if !(sk.copy_field(offset!(sock_family), &mut out.family)
+        && sk.copy_field(offset!(sock_protocol), &mut out.protocol)
+        && sk.copy_field(offset!(sock_type), &mut out.socket_type))
+    {
+        return;
+    }
+    out.known |= known::SOCKET;
+    if let Some(net) = sk.follow(offset!(sock_net))
+        && net.copy_field(offset!(net_inum), &mut out.netns)
+    {
+        out.known |= known::NETNS;
+    }
+    let family = out.family;
+    if read_address(sk, family, out) {
+        out.known |= known::ADDRESS;
+    }
+    if read_queue(sk, family, out) {
+        out.known |= known::QUEUE;
+    }
+}
+
+/// The bound port of an IPv4, IPv6 or vsock socket.
+#[inline(always)]
+pub(crate) fn port_of(sk: Addr) -> Option<u32> {
+    match sk.field::<u16>(offset!(sock_family))? {
+        AF_INET | AF_INET6 => sk.field::<u16>(offset!(sock_num)).map(u32::from),
+        AF_VSOCK => sk.at(VM_PORT).field(offset!(vsock_local_addr)),
+        _ => None,
+    }
+}
+
+/// Fills in the bound address: IPv4, IPv6 and vsock; AF_UNIX has [`read_path`].
+#[inline(always)]
+fn read_address(sk: Addr, family: u16, out: &mut ListenerFacts) -> bool {
+    match family {
+        AF_INET | AF_INET6 => {
+            let Some(port) = sk.field::<u16>(offset!(sock_num)) else {
+                return false;
+            };
+            out.port = u32::from(port);
+            let (at, len) = if family == AF_INET {
+                (offset!(sock_rcv_saddr), 4)
+            } else {
+                (offset!(sock_v6_rcv_saddr), 16)
+            };
+            at.is_some_and(|at| sk.at(at).copy_to(out.addr.as_mut_ptr(), len))
+        }
+        AF_VSOCK => {
+            sk.at(VM_PORT)
+                .copy_field(offset!(vsock_local_addr), &mut out.port)
+                && offset!(vsock_local_addr)
+                    .is_some_and(|at| sk.at(at).at(VM_CID).copy_to(out.addr.as_mut_ptr(), 4))
+        }
+        _ => false,
+    }
+}
+
+/// Fills in how many connections wait and how many may.
+#[inline(always)]
+fn read_queue(sk: Addr, family: u16, out: &mut ListenerFacts) -> bool {
+    if family == AF_UNIX {
+        return sk.copy_field(offset!(sock_receive_qlen), &mut out.queue)
+            && sk.copy_field(offset!(sock_max_ack_backlog), &mut out.backlog);
+    }
+    let queued_on = if out.protocol == IPPROTO_MPTCP {
+        // An MPTCP listener queues on its first subflow.
+        sk.follow(offset!(mptcp_first))
+    } else {
+        Some(sk)
+    };
+    queued_on.is_some_and(|sk| {
+        sk.copy_field(offset!(sock_ack_backlog), &mut out.queue)
+            && sk.copy_field(offset!(sock_max_ack_backlog), &mut out.backlog)
+    })
+}
+
+/// Fills in the path an AF_UNIX socket is bound to.
+#[inline(always)]
+pub(crate) fn read_path(sk: Addr, out: &mut Exemplar) {
+    if out.listener.known & known::SOCKET == 0 || out.listener.family != AF_UNIX {
+        return;
+    }
+    let Some(address) = sk.field::<u64>(offset!(unix_addr)) else {
+        return;
+    };
+    let Some(address) = Addr::new(address) else {
+        // Not bound: it has no name, which is something known.
+        out.listener.known |= known::PATH;
+        return;
+    };
+    let (Some(len), Some(name)) = (
+        address.field::<u32>(offset!(unix_address_len)),
+        offset!(unix_address_name),
+    ) else {
+        return;
+    };
+    // Kept opaque, so that the value that is compared is the one that is used: the
+    // verifier does not connect two registers that the compiler knows to be equal.
+    let len = core::hint::black_box(len.wrapping_sub(SUN_PATH as u32));
+    if len > UNIX_PATH_LEN as u32 {
+        return;
+    }
+    if len == 0
+        || address
+            .at(name + SUN_PATH)
+            .copy_to(out.path.as_mut_ptr(), len)
+    {
+        out.path_len = len;
+        out.listener.known |= known::PATH;
+    }
+}

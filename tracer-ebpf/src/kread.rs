@@ -1,0 +1,56 @@
+//! The only reads of kernel memory. Every one can fail and says so.
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
+
+/// A kernel address that was read or handed to a program; never null.
+#[derive(Clone, Copy)]
+pub(crate) struct Addr(u64);
+
+impl Addr {
+    /// An address, unless it is null.
+    #[inline(always)]
+    pub(crate) fn new(raw: u64) -> Option<Self> {
+        if raw == 0 { None } else { Some(Self(raw)) }
+    }
+
+    /// The address `offset` bytes further on.
+    #[inline(always)]
+    pub(crate) fn at(self, offset: usize) -> Self {
+        Self(self.0 + offset as u64)
+    }
+
+    /// Reads a value.
+    #[inline(always)]
+    pub(crate) fn read<T>(self) -> Option<T> {
+        // SAFETY: the helper checks the address and fails instead of faulting; the types
+        // read here are integers and integer arrays, for which any bytes are a value.
+        unsafe { bpf_probe_read_kernel(self.0 as *const T) }.ok()
+    }
+
+    /// Reads a field, if this kernel has it.
+    #[inline(always)]
+    pub(crate) fn field<T>(self, offset: Option<usize>) -> Option<T> {
+        self.at(offset?).read()
+    }
+
+    /// Follows a pointer field, if this kernel has it and it is not null.
+    #[inline(always)]
+    pub(crate) fn follow(self, offset: Option<usize>) -> Option<Self> {
+        Self::new(self.field(offset)?)
+    }
+
+    /// Copies a field to `to`, if this kernel has it.
+    #[inline(always)]
+    pub(crate) fn copy_field<T>(self, offset: Option<usize>, to: &mut T) -> bool {
+        let Some(offset) = offset else { return false };
+        self.at(offset)
+            .copy_to((&raw mut *to).cast(), size_of::<T>() as u32)
+    }
+
+    /// Copies `len` bytes to `to`; `len` must be bounded in a way the verifier can see.
+    #[inline(always)]
+    pub(crate) fn copy_to(self, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the verifier checks `to` and `len`, the helper checks the source.
+        unsafe { generated::bpf_probe_read_kernel(to.cast(), len, self.0 as *const _) == 0 }
+    }
+}

@@ -1,0 +1,326 @@
+//! What happened: the kernel side's records, decoded into owned values.
+//!
+//! Decoding never fails on content: a number nobody knows is kept as a number.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use turnaway_common::{
+    Exemplar, FailureCount, FailureKey, ListenerFacts, ProcessFacts, Reason,
+    failure::{known, op, tier},
+};
+
+/// A process for as long as it lives: a reused pid has another start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Start, nanoseconds of `CLOCK_BOOTTIME`; 0 where the kernel's BTF did not tell.
+    pub start_boottime_ns: u64,
+}
+
+/// What kind of hook saw a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// fentry/fexit: costs the hooked function only.
+    Trampoline,
+    /// kprobe/kretprobe: costs the hooked function only, and more than a trampoline.
+    Kprobe,
+    /// Syscall tracepoints: cost every syscall of every process a few nanoseconds.
+    Tracepoint,
+}
+
+impl Tier {
+    /// Its name in text, JSON and `--tier`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Trampoline => "trampoline",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+/// How an accept was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Op {
+    /// A syscall: accept(2) or accept4(2).
+    Syscall,
+    /// `IORING_OP_ACCEPT`.
+    IoUring,
+}
+
+/// Identifies one exact counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The process whose accept failed.
+    pub process: ProcessId,
+    /// Socket inode of the listener; `None` where the descriptor was no open socket.
+    pub socket_inode: Option<u64>,
+    /// Why.
+    pub reason: Reason,
+    /// The errno, positive.
+    pub errno: u16,
+    /// How accept was called.
+    pub op: Op,
+    /// What saw it.
+    pub tier: Tier,
+}
+
+/// A soft `RLIMIT_NOFILE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NofileLimit {
+    /// Descriptors; `None` is unlimited.
+    pub soft: Option<u64>,
+    /// The limit that io_uring copied when the accept was prepared: raising the
+    /// process's limit does not mend a request that is already armed.
+    pub copied: bool,
+}
+
+/// What the kernel side knew of the failing process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Failing thread.
+    pub tid: u32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Name of the process, any bytes.
+    pub comm: Vec<u8>,
+    /// Name of the failing thread, any bytes.
+    pub thread_comm: Vec<u8>,
+    /// Id of its cgroup in the v2 hierarchy.
+    pub cgroup_id: Option<u64>,
+    /// The limit that decided.
+    pub nofile: Option<NofileLimit>,
+    /// Process id in its own pid namespace.
+    pub ns_pid: Option<u32>,
+    /// Parent process.
+    pub parent_pid: Option<u32>,
+    /// Name of the syscall.
+    pub syscall: Option<&'static str>,
+    /// The failing task is a kernel worker that acts for a program (io_uring before
+    /// Linux 5.12): pid and names are the worker's.
+    pub kernel_worker: bool,
+}
+
+/// A bound address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// IPv4 or IPv6.
+    Inet(SocketAddr),
+    /// AF_VSOCK.
+    Vsock {
+        /// Context id.
+        cid: u32,
+        /// Port.
+        port: u32,
+    },
+    /// AF_UNIX: any bytes; a leading NUL marks an abstract name, empty is unnamed.
+    Unix(Vec<u8>),
+}
+
+/// Accept queue of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Connections waiting to be accepted.
+    pub depth: u32,
+    /// The most that may wait (effective backlog).
+    pub backlog: u32,
+}
+
+/// What the kernel side knew of the listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Descriptor that accept was called on.
+    pub fd: Option<i32>,
+    /// `AF_*`.
+    pub family: Option<u16>,
+    /// `SOCK_*`.
+    pub socket_type: Option<u16>,
+    /// `IPPROTO_*`.
+    pub protocol: Option<u16>,
+    /// Where it is bound.
+    pub address: Option<Address>,
+    /// Inode number of its network namespace.
+    pub netns: Option<u32>,
+    /// Its accept queue at the failure.
+    pub queue: Option<Queue>,
+}
+
+/// One failure in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Its counter.
+    pub key: Key,
+    /// When, nanoseconds of `CLOCK_MONOTONIC`.
+    pub monotonic_ns: u64,
+    /// Who.
+    pub process: Process,
+    /// On what.
+    pub listener: Listener,
+}
+
+/// Exact growth of one counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The counter.
+    pub key: Key,
+    /// Failures since it was last read.
+    pub count: u64,
+    /// First of them, nanoseconds of `CLOCK_MONOTONIC`.
+    pub first_ns: u64,
+    /// Last of them, nanoseconds of `CLOCK_MONOTONIC`.
+    pub last_ns: u64,
+    /// The process at the first of them.
+    pub process: Process,
+    /// The listener at the first of them; an AF_UNIX path is not in it.
+    pub listener: Listener,
+}
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const AF_VSOCK: u16 = 40;
+
+impl Failure {
+    /// Decodes a record of the ring buffer.
+    ///
+    /// Source: [`turnaway_common::Exemplar`]. Returns `None` where the bytes are too
+    /// short or name a reason, op or tier that this version does not know.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() < size_of::<Exemplar>() {
+            return None;
+        }
+        // SAFETY: long enough, read unaligned, and any bytes are a value of it.
+        let record = unsafe { bytes.as_ptr().cast::<Exemplar>().read_unaligned() };
+        let mut listener = listener(&record.listener);
+        if record.listener.known & known::PATH != 0 {
+            let len = (record.path_len as usize).min(record.path.len());
+            let path = &record.path[..len];
+            // A pathname ends at its first NUL; an abstract name may hold any byte.
+            let path = match path.split_first() {
+                Some((0, _)) | None => path,
+                Some(_) => until_nul(path),
+            };
+            listener.address = Some(Address::Unix(path.to_vec()));
+        }
+        Some(Self {
+            key: Key::decode(&record.key)?,
+            monotonic_ns: record.monotonic_ns,
+            process: process(&record.process),
+            listener,
+        })
+    }
+}
+
+impl Count {
+    /// Decodes a counter. Returns `None` for a key that this version does not know.
+    #[must_use]
+    pub fn decode(key: &FailureKey, value: &FailureCount) -> Option<Self> {
+        Some(Self {
+            key: Key::decode(key)?,
+            count: value.count,
+            first_ns: value.first_ns,
+            last_ns: value.last_ns,
+            process: process(&value.process),
+            listener: listener(&value.listener),
+        })
+    }
+}
+
+impl Key {
+    fn decode(raw: &FailureKey) -> Option<Self> {
+        Some(Self {
+            process: ProcessId {
+                pid: raw.tgid,
+                start_boottime_ns: raw.start_boottime_ns,
+            },
+            socket_inode: (raw.socket_inode != 0).then_some(raw.socket_inode),
+            reason: Reason::from_raw(raw.reason)?,
+            errno: raw.errno,
+            op: match raw.op {
+                op::SYSCALL => Op::Syscall,
+                op::IO_URING => Op::IoUring,
+                _ => return None,
+            },
+            tier: match raw.tier {
+                tier::TRAMPOLINE => Tier::Trampoline,
+                tier::KPROBE => Tier::Kprobe,
+                tier::TRACEPOINT => Tier::Tracepoint,
+                _ => return None,
+            },
+        })
+    }
+}
+
+fn process(raw: &ProcessFacts) -> Process {
+    let has = |bit| raw.known & bit != 0;
+    Process {
+        tid: raw.tid,
+        uid: raw.uid,
+        comm: until_nul(&raw.comm).to_vec(),
+        thread_comm: until_nul(&raw.thread_comm).to_vec(),
+        cgroup_id: has(known::CGROUP_ID).then_some(raw.cgroup_id),
+        nofile: has(known::NOFILE).then(|| NofileLimit {
+            soft: (raw.nofile_soft != u64::MAX).then_some(raw.nofile_soft),
+            copied: has(known::NOFILE_COPIED),
+        }),
+        ns_pid: has(known::NS_TGID).then_some(raw.ns_tgid),
+        parent_pid: has(known::PARENT).then_some(raw.parent_tgid),
+        syscall: has(known::SYSCALL)
+            .then(|| syscall_name(raw.syscall_nr))
+            .flatten(),
+        kernel_worker: has(known::KERNEL_WORKER),
+    }
+}
+
+fn syscall_name(number: u32) -> Option<&'static str> {
+    match i64::from(number) {
+        libc::SYS_accept4 => Some("accept4"),
+        #[cfg(not(target_arch = "riscv64"))]
+        libc::SYS_accept => Some("accept"),
+        _ => None,
+    }
+}
+
+fn listener(raw: &ListenerFacts) -> Listener {
+    let has = |bit| raw.known & bit != 0;
+    let is_socket = has(known::SOCKET);
+    Listener {
+        fd: has(known::FD).then_some(raw.fd),
+        family: is_socket.then_some(raw.family),
+        socket_type: is_socket.then_some(raw.socket_type),
+        protocol: is_socket.then_some(raw.protocol),
+        address: has(known::ADDRESS).then(|| address(raw)).flatten(),
+        netns: has(known::NETNS).then_some(raw.netns),
+        queue: has(known::QUEUE).then_some(Queue {
+            depth: raw.queue,
+            backlog: raw.backlog,
+        }),
+    }
+}
+
+fn address(raw: &ListenerFacts) -> Option<Address> {
+    let [a, b, c, d, ..] = raw.addr;
+    let port = u16::try_from(raw.port);
+    match raw.family {
+        AF_INET => {
+            let ip = IpAddr::V4(Ipv4Addr::new(a, b, c, d));
+            Some(Address::Inet(SocketAddr::new(ip, port.ok()?)))
+        }
+        AF_INET6 => {
+            let ip = IpAddr::V6(Ipv6Addr::from(raw.addr));
+            Some(Address::Inet(SocketAddr::new(ip, port.ok()?)))
+        }
+        AF_VSOCK => Some(Address::Vsock {
+            cid: u32::from_ne_bytes([a, b, c, d]),
+            port: raw.port,
+        }),
+        _ => None,
+    }
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}

@@ -1,0 +1,267 @@
+//! Tries the ways of a plan until one holds, and keeps what was attached.
+
+use std::{fs, os::fd::AsRawFd as _, path::PathBuf};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Btf, Ebpf,
+    programs::{Program, ProgramError},
+};
+
+use super::{
+    kretprobe::Kretprobe,
+    plan::{Attachment, HookName, HookPlan, Target},
+};
+use crate::event::Tier;
+
+/// What became of a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookStatus {
+    /// Which hook.
+    pub hook: HookName,
+    /// What was attached, and in which tier; `None` if nothing could be.
+    pub attached: Option<(Tier, Vec<Target>)>,
+    /// The ways that were refused or failed before one held, and why.
+    pub refused: Vec<(Tier, String)>,
+}
+
+/// Programs in place. Dropping it removes them all.
+pub struct Attached {
+    links: Vec<Link>,
+    /// `/proc/self/fdinfo` entries of the programs in use, where misses are listed.
+    program_fdinfo: Vec<PathBuf>,
+}
+
+/// Whatever keeps a program attached; dropped to detach.
+enum Link {
+    Aya(#[expect(dead_code, reason = "held for its drop")] Box<dyn std::any::Any>),
+    Kretprobe(Kretprobe),
+}
+
+/// Where programs come from and go to.
+pub struct Attacher<'a> {
+    /// The object's programs.
+    pub ebpf: &'a mut Ebpf,
+    /// The kernel's BTF.
+    pub btf: &'a Btf,
+    /// tracefs, for probes by name.
+    pub tracefs: Option<PathBuf>,
+}
+
+impl Attacher<'_> {
+    /// Attaches every hook in the best way that works.
+    pub fn attach(&mut self, plans: Vec<HookPlan>) -> (Attached, Vec<HookStatus>) {
+        let mut attached = Attached {
+            links: Vec::new(),
+            program_fdinfo: Vec::new(),
+        };
+        let statuses = plans
+            .into_iter()
+            .map(|plan| self.attach_hook(plan, &mut attached))
+            .collect();
+        (attached, statuses)
+    }
+
+    fn attach_hook(&mut self, plan: HookPlan, attached: &mut Attached) -> HookStatus {
+        let mut status = HookStatus {
+            hook: plan.hook,
+            attached: None,
+            refused: plan.refused,
+        };
+        for way in plan.ways {
+            let links = way
+                .attachments
+                .iter()
+                .map(|attachment| self.attach_one(attachment))
+                .collect::<Result<Vec<_>>>();
+            match links {
+                Ok(links) => {
+                    for (link, fdinfo) in links {
+                        attached.links.push(link);
+                        attached.program_fdinfo.push(fdinfo);
+                    }
+                    let targets = way.attachments.into_iter().map(|one| one.target).collect();
+                    status.attached = Some((way.tier, targets));
+                    break;
+                }
+                Err(error) => status.refused.push((way.tier, format!("{error:#}"))),
+            }
+        }
+        status
+    }
+
+    fn attach_one(&mut self, attachment: &Attachment) -> Result<(Link, PathBuf)> {
+        let name = attachment.program;
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("the eBPF object has no program {name}"))?;
+        let target = &attachment.target;
+        let link = match (program, target) {
+            (Program::FExit(program), Target::Fexit(function)) => {
+                once_loaded(program.load(function, self.btf))
+                    .map_err(|error| load_error(target, error))?;
+                let id = program.attach().map_err(|error| attach_error(target, error))?;
+                Link::Aya(Box::new(program.take_link(id)?))
+            }
+            (Program::BtfTracePoint(program), Target::BtfTracepoint(tracepoint)) => {
+                once_loaded(program.load(tracepoint, self.btf))
+                    .map_err(|error| load_error(target, error))?;
+                let id = program.attach().map_err(|error| attach_error(target, error))?;
+                Link::Aya(Box::new(program.take_link(id)?))
+            }
+            (Program::TracePoint(program), Target::Tracepoint(category, event)) => {
+                once_loaded(program.load()).map_err(|error| load_error(target, error))?;
+                let id = program
+                    .attach(category, event)
+                    .map_err(|error| attach_error(target, error))?;
+                Link::Aya(Box::new(program.take_link(id)?))
+            }
+            (Program::KProbe(program), Target::Kretprobe(function)) => {
+                once_loaded(program.load()).map_err(|error| load_error(target, error))?;
+                let fd = program.fd().map_err(|error| load_error(target, error))?;
+                let by_name = match &self.tracefs {
+                    Some(tracefs) => {
+                        use std::os::fd::AsFd as _;
+                        Kretprobe::attach(tracefs, name, function, fd.as_fd())
+                    }
+                    None => Err(anyhow!("no tracefs")),
+                };
+                match by_name {
+                    Ok(probe) => Link::Kretprobe(probe),
+                    // Fewer calls can be followed at once, and misses are not listed.
+                    Err(why) => {
+                        log::warn!("{target}: {why:#}; following few blocked calls only");
+                        let id = program
+                            .attach(function, 0)
+                            .map_err(|error| attach_error(target, error))?;
+                        Link::Aya(Box::new(program.take_link(id)?))
+                    }
+                }
+            }
+            (Program::KProbe(program), Target::Kprobe(function)) => {
+                once_loaded(program.load()).map_err(|error| load_error(target, error))?;
+                let id = program
+                    .attach(function, 0)
+                    .map_err(|error| attach_error(target, error))?;
+                Link::Aya(Box::new(program.take_link(id)?))
+            }
+            _ => return Err(anyhow!("the program {name} is not one for {target}")),
+        };
+        let fd = match self.ebpf.program(name) {
+            Some(Program::FExit(program)) => program.fd(),
+            Some(Program::BtfTracePoint(program)) => program.fd(),
+            Some(Program::TracePoint(program)) => program.fd(),
+            Some(Program::KProbe(program)) => program.fd(),
+            _ => return Err(anyhow!("the program {name} is gone")),
+        }?;
+        use std::os::fd::AsFd as _;
+        let fdinfo = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+        Ok((link, fdinfo.into()))
+    }
+}
+
+impl Attached {
+    /// How many times a program should have run and did not; `None` where the kernel
+    /// does not say (before Linux 5.12).
+    #[must_use]
+    pub fn missed(&self) -> Option<u64> {
+        let recursion = self
+            .program_fdinfo
+            .iter()
+            .map(|path| recursion_misses(&fs::read_to_string(path).ok()?))
+            .sum::<Option<u64>>()?;
+        let returns = self
+            .links
+            .iter()
+            .map(|link| match link {
+                Link::Kretprobe(probe) => probe.missed(),
+                Link::Aya(_) => Some(0),
+            })
+            .sum::<Option<u64>>()?;
+        Some(recursion + returns)
+    }
+}
+
+fn recursion_misses(fdinfo: &str) -> Option<u64> {
+    fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// A program that goes to several places is loaded once.
+fn once_loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    }
+}
+
+fn load_error(target: &Target, error: ProgramError) -> anyhow::Error {
+    let answer = match &error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            log::debug!("{target}: {verifier_log}");
+            let last = verifier_log
+                .to_string()
+                .lines()
+                .rev()
+                .find(|line| !is_verifier_summary(line))
+                .map(|line| format!(" ({})", line.trim()))
+                .unwrap_or_default();
+            format!("{io_error}{last}")
+        }
+        other => chain(other),
+    };
+    let hint = if answer.contains("Operation not permitted") {
+        "; the kernel may be locked down, or CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN) missing"
+    } else {
+        ""
+    };
+    anyhow!("cannot load {target}: {answer}{hint}")
+}
+
+/// Lines with which the verifier ends whatever it found.
+fn is_verifier_summary(line: &str) -> bool {
+    let line = line.trim();
+    line.is_empty()
+        || ["processed ", "stack depth ", "verification time "]
+            .iter()
+            .any(|start| line.starts_with(start))
+}
+
+fn attach_error(target: &Target, error: ProgramError) -> anyhow::Error {
+    anyhow!("cannot attach {target}: {}", chain(&error))
+}
+
+/// An error and its causes on one line, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::recursion_misses;
+
+    #[test]
+    fn misses_come_from_fdinfo_where_it_has_them() {
+        let new = "prog_type:\t26\nrun_cnt:\t0\nrecursion_misses:\t3\nverified_insns:\t9\n";
+        assert_eq!(recursion_misses(new), Some(3));
+        assert_eq!(recursion_misses("prog_type:\t26\nrun_cnt:\t0\n"), None);
+    }
+}

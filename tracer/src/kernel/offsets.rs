@@ -1,0 +1,68 @@
+//! Resolves what the kernel programs need to know of this kernel's layout.
+
+use turnaway_common::layout::{ABSENT, Offsets, SyscallLayout};
+
+use super::btf::Btf;
+
+/// Modules whose types are wanted too where they are loaded: AF_VSOCK is one on most
+/// distributions.
+pub const MODULES: &[&str] = &["vsock"];
+
+/// The offsets this kernel has, and the paths of those it has not.
+#[must_use]
+pub fn offsets(btf: &Btf) -> (Offsets, Vec<&'static str>) {
+    let mut offsets = Offsets::NONE;
+    let mut absent = Vec::new();
+    for (path, slot) in offsets.slots() {
+        match btf.offset_of(path) {
+            Some(offset) => *slot = offset,
+            None => absent.push(path),
+        }
+    }
+    (offsets, absent)
+}
+
+/// Where the saved registers of a syscall are, on the architectures known here.
+#[must_use]
+pub fn syscall_layout(btf: &Btf) -> SyscallLayout {
+    /// `THREAD_SIZE` without KASAN, on x86_64 and on arm64 with pages of 4 or 16 KiB.
+    const THREAD_SIZE: u32 = 16 * 1024;
+    /// What x86_64 keeps above the registers with CONFIG_X86_FRED
+    /// (`TOP_OF_KERNEL_STACK_PADDING`).
+    const FRED_PADDING: u32 = 16;
+    let (first_argument, number) = if cfg!(target_arch = "x86_64") {
+        ("pt_regs.di", "pt_regs.orig_ax")
+    } else if cfg!(target_arch = "aarch64") {
+        ("pt_regs.orig_x0", "pt_regs.syscallno")
+    } else {
+        return SyscallLayout::NONE;
+    };
+    let (Some(size), Some(first_argument), Some(number)) = (
+        btf.size_of("pt_regs"),
+        btf.offset_of(first_argument),
+        btf.offset_of(number),
+    ) else {
+        return SyscallLayout::NONE;
+    };
+    if size + FRED_PADDING > THREAD_SIZE {
+        return SyscallLayout::NONE;
+    }
+    SyscallLayout {
+        regs_at: [
+            THREAD_SIZE - size,
+            if cfg!(target_arch = "x86_64") {
+                THREAD_SIZE - size - FRED_PADDING
+            } else {
+                ABSENT
+            },
+        ],
+        first_argument,
+        number,
+        accept: syscall_number(libc::SYS_accept),
+        accept4: syscall_number(libc::SYS_accept4),
+    }
+}
+
+fn syscall_number(number: libc::c_long) -> u32 {
+    u32::try_from(number).unwrap_or(ABSENT)
+}

@@ -1,0 +1,281 @@
+//! A running capture: programs in place, counters to read, exemplars to drain.
+
+use std::{io, os::fd::AsFd, os::fd::BorrowedFd};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+};
+use turnaway_common::{FailureCount, FailureKey, layout::KernelFilter, layout::lost};
+
+use super::{
+    attach::{Attached, Attacher, HookStatus},
+    btf::Btf,
+    features, offsets, plan,
+};
+use crate::event::{Count, Failure, Tier};
+
+/// The kernel side, built by `cargo xtask build-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURNAWAY_BPF_OBJECT"));
+
+/// What to capture and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Use hooks of this tier only.
+    pub tier: Option<Tier>,
+    /// What the kernel side keeps.
+    pub filter: KernelFilter,
+    /// Size of the exemplar ring, bytes; rounded up to a power of two of pages.
+    pub ring_bytes: u32,
+    /// Most distinct keys that can fail between two readings of the counters.
+    pub counter_keys: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tier: None,
+            filter: KernelFilter::EVERYTHING,
+            ring_bytes: 1 << 20,
+            counter_keys: 16_384,
+        }
+    }
+}
+
+/// What was not seen or not kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Exemplars that found the ring full; their failures are counted all the same.
+    pub ring: u64,
+    /// Failures that found the counter map full, and records this version cannot read:
+    /// counted in no key.
+    pub map: u64,
+    /// Runs of a program that the kernel had to leave out; `None` where it does not say.
+    pub missed: Option<u64>,
+}
+
+/// A capture in progress. Dropping it removes every hook.
+pub struct Session {
+    // Dropped first, so that nothing runs while maps go away.
+    attached: Option<Attached>,
+    hooks: Vec<HookStatus>,
+    counters: [HashMap<MapData, FailureKey, FailureCount>; 2],
+    generation: Array<MapData, u32>,
+    current: u32,
+    lost: PerCpuArray<MapData, u64>,
+    ring: Ring,
+    unreadable: u64,
+    missed: Option<u64>,
+    /// Owns the programs.
+    ebpf: Option<Ebpf>,
+}
+
+/// The exemplar ring; pollable.
+pub struct Ring(RingBuf<MapData>);
+
+impl Ring {
+    /// Hands over every exemplar that is there; returns how many could not be read.
+    pub fn drain(&mut self, mut take: impl FnMut(Failure)) -> u64 {
+        let mut unreadable = 0;
+        while let Some(item) = self.0.next() {
+            match Failure::decode(&item) {
+                Some(failure) => take(failure),
+                None => unreadable += 1,
+            }
+        }
+        unreadable
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Session {
+    /// Loads and attaches. Fails if not one hook could be put in place.
+    ///
+    /// May mount tracefs privately: call it before the process has a second thread.
+    pub fn start(options: &Options) -> Result<Self> {
+        let btf = Btf::open(super::BTF_DIR.as_ref(), offsets::MODULES).context(
+            "turnaway needs the kernel's type information (CONFIG_DEBUG_INFO_BTF=y)",
+        )?;
+        let features = features::detect(&btf);
+        let tracefs = features.tracefs.clone().ok();
+        let plans = plan::plan(&features, options.tier);
+        let (offsets, absent) = offsets::offsets(&btf);
+        log::debug!("not in this kernel's BTF: {absent:?}");
+        let syscall_layout = offsets::syscall_layout(&btf);
+        drop(btf);
+
+        let btf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let log_level = super::diagnostics::level();
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("OFFSETS", &offsets, true)
+            .override_global("SYSCALL_LAYOUT", &syscall_layout, true)
+            .override_global("FILTER", &options.filter, true)
+            .override_global(aya_log::LEVEL, &log_level, true)
+            .map_max_entries("EXEMPLARS", options.ring_bytes)
+            .map_max_entries("FAILURES_0", options.counter_keys)
+            .map_max_entries("FAILURES_1", options.counter_keys)
+            .load(OBJECT)
+            .map_err(anyhow::Error::new)
+            .map_err(explain_load)?;
+        super::diagnostics::start(&mut ebpf, log_level);
+        let (attached, hooks) = Attacher {
+            ebpf: &mut ebpf,
+            btf: &btf,
+            tracefs,
+        }
+        .attach(plans);
+        if hooks.iter().all(|hook| hook.attached.is_none()) {
+            bail!("no hook could be attached\n{}", super::words::refusals(&hooks));
+        }
+        let mut map = |name: &'static str| {
+            ebpf.take_map(name)
+                .with_context(|| format!("the eBPF object has no map {name}"))
+        };
+        Ok(Self {
+            attached: Some(attached),
+            hooks,
+            counters: [
+                map("FAILURES_0")?.try_into()?,
+                map("FAILURES_1")?.try_into()?,
+            ],
+            generation: map("GENERATION")?.try_into()?,
+            current: 0,
+            lost: map("LOST")?.try_into()?,
+            ring: Ring(map("EXEMPLARS")?.try_into()?),
+            unreadable: 0,
+            missed: None,
+            ebpf: Some(ebpf),
+        })
+    }
+
+    /// What became of each hook.
+    #[must_use]
+    pub fn hooks(&self) -> &[HookStatus] {
+        &self.hooks
+    }
+
+    /// The exemplar ring, to wait on.
+    #[must_use]
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// Hands over every exemplar that is there.
+    pub fn drain(&mut self, take: impl FnMut(Failure)) {
+        self.unreadable += self.ring.drain(take);
+    }
+
+    /// Reads how much every counter grew since the last call: exact, and empty if
+    /// nothing failed.
+    ///
+    /// Counting goes on in the other generation meanwhile. One that is switched off is
+    /// read only when no program can still be writing to it.
+    pub fn take_counts(&mut self) -> Result<Vec<Count>> {
+        if self.attached.is_none() {
+            // Nothing counts any more: whichever map holds something holds its last.
+            let mut counts = self.empty(0)?;
+            counts.extend(self.empty(1)?);
+            return Ok(counts);
+        }
+        let current = self.current;
+        if self.counters[current as usize].keys().next().is_none() {
+            return Ok(Vec::new());
+        }
+        self.current = 1 - current;
+        self.generation
+            .set(0, self.current, 0)
+            .context("cannot switch the counters' generation")?;
+        wait_for_programs().context("cannot wait for the programs to leave a counter map")?;
+        self.empty(current)
+    }
+
+    fn empty(&mut self, generation: u32) -> Result<Vec<Count>> {
+        let map = &mut self.counters[generation as usize];
+        let mut entries = Vec::new();
+        for entry in map.iter() {
+            entries.push(entry.context("cannot read a counter")?);
+        }
+        let mut counts = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            map.remove(&key).context("cannot take a counter out")?;
+            match Count::decode(&key, &value) {
+                Some(count) => counts.push(count),
+                None => self.unreadable += value.count,
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Removes every hook. What was captured until now can still be read.
+    pub fn detach(&mut self) -> Result<()> {
+        if let Some(attached) = self.attached.take() {
+            self.missed = attached.missed();
+            drop(attached);
+            self.ebpf = None;
+            wait_for_programs().context("cannot wait for the programs to end")?;
+        }
+        Ok(())
+    }
+
+    /// What was not seen or not kept, since the start.
+    pub fn losses(&self) -> Result<Losses> {
+        let slot = |slot| -> Result<u64> {
+            let values = self.lost.get(&slot, 0).context("cannot read what was lost")?;
+            Ok(values.iter().sum())
+        };
+        Ok(Losses {
+            ring: slot(lost::RING)?,
+            map: slot(lost::MAP)? + self.unreadable,
+            missed: self
+                .attached
+                .as_ref()
+                .map_or(self.missed, Attached::missed),
+        })
+    }
+}
+
+/// Returns once every program that was running at the call has ended.
+///
+/// Programs of these types run within an RCU read-side section, and this membarrier(2)
+/// command waits for a grace period.
+fn wait_for_programs() -> io::Result<()> {
+    // SAFETY: a plain syscall without pointers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_membarrier,
+            libc::MEMBARRIER_CMD_GLOBAL,
+            0,
+            0,
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    // Kernels booted with nohz_full refuse it, some are built without: there a pause far
+    // longer than any program runs has to do.
+    if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)) {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        return Ok(());
+    }
+    Err(error)
+}
+
+fn explain_load(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    if text.contains("Operation not permitted") || text.contains("Permission denied") {
+        error.context(
+            "the kernel refused to make a BPF map: run turnaway as root \
+             (or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)",
+        )
+    } else {
+        error.context("cannot load turnaway's kernel side")
+    }
+}

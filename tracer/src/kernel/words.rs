@@ -1,0 +1,26 @@
+//! Says in words what became of the hooks.
+
+use super::attach::HookStatus;
+
+/// One line per way that was refused or failed.
+#[must_use]
+pub fn refusals(hooks: &[HookStatus]) -> String {
+    let lines: Vec<String> = hooks
+        .iter()
+        .flat_map(|hook| {
+            hook.refused
+                .iter()
+                .map(|(tier, why)| format!("  {} ({}): {why}", hook.hook.name(), tier.name()))
+        })
+        .collect();
+    lines.join("\n")
+}
+
+/// Where a hook sits, such as `fexit/__sys_accept4`.
+#[must_use]
+pub fn targets(hook: &HookStatus) -> String {
+    hook.attached.as_ref().map_or_else(String::new, |(_, targets)| {
+        let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+        targets.join(" + ")
+    })
+}

@@ -1,0 +1,9 @@
+//! turnaway shows which process on a Linux host turns connections away, on which
+//! listener, why and how often, and what to type to stop it.
+//!
+//! A failure travels down this list once: [`kernel`] (hooks, counters, ring buffer) →
+//! [`event`] (decoded) → [`attribute`] (process, cgroup, container) → [`aggregate`]
+//! (exact totals) → [`record`] (the public schema) → [`sink`] (where it goes).
+
+pub mod event;
+pub mod kernel;
