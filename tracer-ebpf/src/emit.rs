@@ -58,16 +58,14 @@ pub(crate) fn failure<C: EbpfContext>(ctx: &C, task: Addr, failure: &Failure) ->
     if !wanted(tgid, reason, failure.errno) {
         return None;
     }
-    let (socket_inode, sk) = match Addr::new(failure.file).and_then(facts::socket_of) {
-        Some((inode, sk)) => (inode, Some(sk)),
-        None => (0, None),
-    };
+    let socket = facts::socket_of(failure.file);
+    let sk = socket.sk;
     if !wanted_port(sk) {
         return None;
     }
     let key = FailureKey {
         start_boottime_ns: facts::process_start(task),
-        socket_inode,
+        socket_inode: socket.inode,
         tgid,
         reason,
         errno: failure.errno,

@@ -140,17 +140,30 @@ pub(crate) fn file_of(task: Addr, fd: u64) -> u64 {
     files.at(fd as usize * size_of::<u64>()).read().unwrap_or(0)
 }
 
-/// The socket inode's number and the protocol's socket, if the file is a socket.
+/// An open socket, or zeros.
+pub(crate) struct Socket {
+    /// Number of its inode.
+    pub(crate) inode: u64,
+    /// Address of the protocol's socket.
+    pub(crate) sk: Option<Addr>,
+}
+
+/// The socket behind a file, if it is one.
 #[inline(always)]
-pub(crate) fn socket_of(file: Addr) -> Option<(u64, Addr)> {
-    let inode = file.follow(offset!(file_inode))?;
-    let mode: u16 = inode.field(offset!(inode_mode))?;
-    if mode & S_IFMT != S_IFSOCK {
-        return None;
+pub(crate) fn socket_of(file: u64) -> Socket {
+    let mut socket = Socket { inode: 0, sk: None };
+    if let Some(file) = Addr::new(file)
+        && let Some(inode) = file.follow(offset!(file_inode))
+        && let Some(mode) = inode.field::<u16>(offset!(inode_mode))
+        && mode & S_IFMT == S_IFSOCK
+        && let Some(sk) = file
+            .follow(offset!(file_private_data))
+            .and_then(|socket| socket.follow(offset!(socket_sk)))
+    {
+        socket.sk = Some(sk);
+        socket.inode = inode.field(offset!(inode_ino)).unwrap_or(0);
     }
-    let number: u64 = inode.field(offset!(inode_ino))?;
-    let socket = file.follow(offset!(file_private_data))?;
-    Some((number, socket.follow(offset!(socket_sk))?))
+    socket
 }
 
 /// Fills in the process and the thread that run now. What was filled in before (limit,

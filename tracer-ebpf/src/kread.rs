@@ -1,22 +1,25 @@
 //! The only reads of kernel memory. Every one can fail and says so.
 
+use core::num::NonZeroU64;
+
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 
-/// A kernel address that was read or handed to a program; never null.
+/// A kernel address that was read or handed to a program; never null, so that an
+/// `Option<Addr>` is one word, with no half that was never written.
 #[derive(Clone, Copy)]
-pub(crate) struct Addr(u64);
+pub(crate) struct Addr(NonZeroU64);
 
 impl Addr {
     /// An address, unless it is null.
     #[inline(always)]
     pub(crate) fn new(raw: u64) -> Option<Self> {
-        if raw == 0 { None } else { Some(Self(raw)) }
+        NonZeroU64::new(raw).map(Self)
     }
 
     /// The address `offset` bytes further on.
     #[inline(always)]
     pub(crate) fn at(self, offset: usize) -> Self {
-        Self(self.0 + offset as u64)
+        Self(self.0.saturating_add(offset as u64))
     }
 
     /// Reads a value.
@@ -24,7 +27,7 @@ impl Addr {
     pub(crate) fn read<T>(self) -> Option<T> {
         // SAFETY: the helper checks the address and fails instead of faulting; the types
         // read here are integers and integer arrays, for which any bytes are a value.
-        unsafe { bpf_probe_read_kernel(self.0 as *const T) }.ok()
+        unsafe { bpf_probe_read_kernel(self.0.get() as *const T) }.ok()
     }
 
     /// Reads a field, if this kernel has it.
@@ -51,6 +54,6 @@ impl Addr {
     #[inline(always)]
     pub(crate) fn copy_to(self, to: *mut u8, len: u32) -> bool {
         // SAFETY: the verifier checks `to` and `len`, the helper checks the source.
-        unsafe { generated::bpf_probe_read_kernel(to.cast(), len, self.0 as *const _) == 0 }
+        unsafe { generated::bpf_probe_read_kernel(to.cast(), len, self.0.get() as *const _) == 0 }
     }
 }

@@ -5,5 +5,10 @@
 //! [`event`] (decoded) → [`attribute`] (process, cgroup, container) → [`aggregate`]
 //! (exact totals) → [`record`] (the public schema) → [`sink`] (where it goes).
 
+pub mod aggregate;
+pub mod cli;
+pub mod doctor;
 pub mod event;
+pub mod filter;
 pub mod kernel;
+pub mod text;

@@ -20,8 +20,12 @@ pub fn level() -> u8 {
     }
 }
 
-/// Hands the kernel side's messages to the logger for as long as the runtime runs.
+/// Hands the kernel side's messages to the logger for as long as the runtime runs. Without
+/// a runtime (a capture of a moment) nobody waits for them.
 pub fn start(ebpf: &mut Ebpf, level: u8) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        return;
+    };
     if level == 0 {
         return;
     }
@@ -32,7 +36,7 @@ pub fn start(ebpf: &mut Ebpf, level: u8) {
             return;
         }
     };
-    tokio::spawn(async move {
+    runtime.spawn(async move {
         if let Err(error) = forward(logger).await {
             log::warn!("the kernel side's messages are shown no longer: {error}");
         }

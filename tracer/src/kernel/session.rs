@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::AsFd, os::fd::BorrowedFd};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
@@ -95,7 +95,8 @@ impl AsFd for Ring {
 }
 
 impl Session {
-    /// Loads and attaches. Fails if not one hook could be put in place.
+    /// Loads and attaches. A hook that could not be put in place is no error: see
+    /// [`Self::hooks`].
     ///
     /// May mount tracefs privately: call it before the process has a second thread.
     pub fn start(options: &Options) -> Result<Self> {
@@ -131,9 +132,6 @@ impl Session {
             tracefs,
         }
         .attach(plans);
-        if hooks.iter().all(|hook| hook.attached.is_none()) {
-            bail!("no hook could be attached\n{}", super::words::refusals(&hooks));
-        }
         let mut map = |name: &'static str| {
             ebpf.take_map(name)
                 .with_context(|| format!("the eBPF object has no map {name}"))

@@ -24,3 +24,13 @@ pub fn targets(hook: &HookStatus) -> String {
         targets.join(" + ")
     })
 }
+
+/// `attached` or `unavailable`.
+#[must_use]
+pub fn status(hook: &HookStatus) -> &'static str {
+    if hook.attached.is_some() {
+        "attached"
+    } else {
+        "unavailable"
+    }
+}

@@ -1,0 +1,214 @@
+//! Exact totals over a run (pure).
+
+use std::collections::HashMap;
+
+use crate::event::{Address, Count, Failure, Key, Listener, Process};
+
+/// Most keys that are told apart; what comes after is kept as one number.
+const MAX_KEYS: usize = 100_000;
+
+/// What one key came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Total {
+    /// Failures.
+    pub count: u64,
+    /// First of them, nanoseconds of `CLOCK_MONOTONIC`.
+    pub first_ns: u64,
+    /// Last of them, nanoseconds of `CLOCK_MONOTONIC`.
+    pub last_ns: u64,
+    /// The process at the first of them.
+    pub process: Process,
+    /// The listener at the first of them.
+    pub listener: Listener,
+}
+
+/// Totals of a run, and how many of the failures were shown one by one.
+#[derive(Debug, Default)]
+pub struct Totals {
+    keys: HashMap<Key, Total>,
+    /// Failures of keys beyond [`MAX_KEYS`].
+    other: u64,
+    /// Exemplars shown whose failure has not come with a count yet.
+    shown: HashMap<Key, u64>,
+    /// Names of AF_UNIX listeners by socket inode: counts come without.
+    paths: HashMap<u64, Address>,
+}
+
+impl Totals {
+    /// Notes an exemplar; `shown` if it became a line of its own.
+    pub fn exemplar(&mut self, failure: &Failure, shown: bool) {
+        if shown {
+            *self.shown.entry(failure.key).or_default() += 1;
+        }
+        if let (Some(inode), Some(address @ Address::Unix(_))) =
+            (failure.key.socket_inode, &failure.listener.address)
+            && self.paths.len() < MAX_KEYS
+        {
+            self.paths.insert(inode, address.clone());
+        }
+    }
+
+    /// The name of an AF_UNIX listener, if an exemplar brought it.
+    #[must_use]
+    pub fn path(&self, socket_inode: u64) -> Option<&Address> {
+        self.paths.get(&socket_inode)
+    }
+
+    /// Adds the growth of a counter; returns how many of those failures were not shown
+    /// one by one.
+    ///
+    /// Over a run, lines shown and numbers returned add up to the counts exactly. An
+    /// exemplar may come a moment before or after the count that holds it.
+    pub fn count(&mut self, count: &Count) -> u64 {
+        let more = match self.shown.get_mut(&count.key) {
+            Some(shown) => {
+                let matched = count.count.min(*shown);
+                *shown -= matched;
+                if *shown == 0 {
+                    self.shown.remove(&count.key);
+                }
+                count.count - matched
+            }
+            None => count.count,
+        };
+        if let Some(total) = self.keys.get_mut(&count.key) {
+            total.count += count.count;
+            total.last_ns = total.last_ns.max(count.last_ns);
+        } else if self.keys.len() < MAX_KEYS {
+            self.keys.insert(
+                count.key,
+                Total {
+                    count: count.count,
+                    first_ns: count.first_ns,
+                    last_ns: count.last_ns,
+                    process: count.process.clone(),
+                    listener: count.listener.clone(),
+                },
+            );
+        } else {
+            self.other += count.count;
+        }
+        more
+    }
+
+    /// Every key and its total, most failures first.
+    #[must_use]
+    pub fn sorted(&self) -> Vec<(&Key, &Total)> {
+        let mut keys: Vec<_> = self.keys.iter().collect();
+        keys.sort_by(|(a_key, a), (b_key, b)| b.count.cmp(&a.count).then(a_key.cmp(b_key)));
+        keys
+    }
+
+    /// Failures of keys that were too many to tell apart.
+    #[must_use]
+    pub fn other(&self) -> u64 {
+        self.other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use turnaway_common::Reason;
+
+    use super::*;
+    use crate::event::{Op, ProcessId, Tier};
+
+    fn key(pid: u32) -> Key {
+        Key {
+            process: ProcessId {
+                pid,
+                start_boottime_ns: 1,
+            },
+            socket_inode: Some(9),
+            reason: Reason::AcceptEmfile,
+            errno: 24,
+            op: Op::Syscall,
+            tier: Tier::Tracepoint,
+        }
+    }
+
+    fn process() -> Process {
+        Process {
+            tid: 1,
+            uid: 0,
+            comm: b"a".to_vec(),
+            thread_comm: b"a".to_vec(),
+            cgroup_id: None,
+            nofile: None,
+            ns_pid: None,
+            parent_pid: None,
+            syscall: None,
+            kernel_worker: false,
+        }
+    }
+
+    fn listener() -> Listener {
+        Listener {
+            fd: None,
+            family: None,
+            socket_type: None,
+            protocol: None,
+            address: None,
+            netns: None,
+            queue: None,
+        }
+    }
+
+    fn failure(pid: u32) -> Failure {
+        Failure {
+            key: key(pid),
+            monotonic_ns: 1,
+            process: process(),
+            listener: listener(),
+        }
+    }
+
+    fn count(pid: u32, count: u64) -> Count {
+        Count {
+            key: key(pid),
+            count,
+            first_ns: 10,
+            last_ns: 20,
+            process: process(),
+            listener: listener(),
+        }
+    }
+
+    #[test]
+    fn lines_and_the_rest_add_up_however_they_interleave() {
+        let mut totals = Totals::default();
+        let (mut lines, mut rest) = (0, 0);
+        // An exemplar of the next reading may come before this one's count.
+        for (exemplars, counted) in [(10, 7), (0, 3), (4, 100), (10, 10), (2, 0), (0, 2)] {
+            for _ in 0..exemplars {
+                totals.exemplar(&failure(1), true);
+                lines += 1;
+            }
+            if counted > 0 {
+                rest += totals.count(&count(1, counted));
+            }
+        }
+        assert_eq!(lines + rest, 122);
+        assert_eq!(totals.sorted()[0].1.count, 122);
+        assert!(totals.shown.is_empty());
+    }
+
+    #[test]
+    fn an_exemplar_that_was_not_shown_is_among_the_rest() {
+        let mut totals = Totals::default();
+        totals.exemplar(&failure(1), false);
+        assert_eq!(totals.count(&count(1, 1)), 1);
+    }
+
+    #[test]
+    fn too_many_keys_keep_their_sum() {
+        let mut totals = Totals::default();
+        let keys = u32::try_from(MAX_KEYS).unwrap() + 5;
+        for pid in 0..keys {
+            totals.count(&count(pid, 2));
+        }
+        let told_apart: u64 = totals.sorted().iter().map(|(_, total)| total.count).sum();
+        assert_eq!(told_apart + totals.other(), u64::from(keys) * 2);
+        assert_eq!(totals.other(), 10);
+    }
+}

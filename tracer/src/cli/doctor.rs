@@ -1,0 +1,51 @@
+//! `turnaway doctor`: what can be seen on this host, and what cannot.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+
+use crate::doctor::{self, Report};
+
+/// Says what can be seen on this kernel: every hook is attached for a moment, and removed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+
+    /// The same as --output json
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  turnaway doctor
+  turnaway doctor --json | jq '.hooks[] | select(.status != \"attached\")'
+
+Exit codes: 0 everything can be seen, 1 something cannot";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let report = Report::gather();
+    let text = if args.json || args.output == Output::Json {
+        let mut json = serde_json::to_string(&report).context("cannot write JSON")?;
+        json.push('\n');
+        json
+    } else {
+        doctor::text(&report)
+    };
+    super::print(&text)?;
+    Ok(if report.healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,88 @@
+//! The command line: one file a command, each from raw arguments to validated options.
+
+mod doctor;
+mod errors;
+//mod trace;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use log::LevelFilter;
+
+pub use errors::Usage;
+
+/// Shows which process turns connections away, on which listener, why, and what to type.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXIT_CODES, subcommand_required = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Show turnaway's own messages on stderr: error, warn, info, debug or trace. The
+    /// kernel programs' messages are among those of debug.
+    #[arg(long, global = true, value_name = "LEVEL", env = "RUST_LOG", default_value = "error")]
+    log: LevelFilter,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  success (a closed output pipe is one)
+  1  failure; for doctor: something cannot be seen on this host
+  2  wrong usage";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show failed accepts as they happen
+    //Trace(trace::Args),
+    /// Say what can be seen on this kernel, and what cannot
+    Doctor(doctor::Args),
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, and are no errors.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    env_logger::Builder::new()
+        .filter_level(cli.log)
+        .format_timestamp_millis()
+        .init();
+    let result = match cli.command {
+        //Command::Trace(args) => trace::run(args),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => errors::report(&error),
+    }
+}
+
+/// Prints a result. A reader that has gone is no error: it has seen what it wanted.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to stdout"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_holds_together() {
+        super::Cli::command().debug_assert();
+    }
+}

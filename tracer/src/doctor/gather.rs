@@ -1,0 +1,165 @@
+//! Asks the host.
+
+use std::{fs, path::Path};
+
+use procfs::process::Process;
+
+use super::{Capability, Check, Hook, Kernel, Refusal, Report};
+use crate::{
+    kernel::{
+        self,
+        attach::HookStatus,
+        btf::Btf,
+        offsets,
+        session::{Options, Session},
+        tracefs, words,
+    },
+    text,
+};
+
+/// Number, name and purpose of the capabilities that matter (include/uapi/linux/capability.h).
+const CAPABILITIES: &[(u32, &str, &str)] = &[
+    (21, "CAP_SYS_ADMIN", "all of it on kernels before 5.8; mounting tracefs"),
+    (39, "CAP_BPF", "loading programs and maps"),
+    (38, "CAP_PERFMON", "attaching them and reading kernel memory"),
+    (19, "CAP_SYS_PTRACE", "reading other users' /proc/PID/fd and exe"),
+    (2, "CAP_DAC_READ_SEARCH", "finding the cgroup of a process that has exited"),
+];
+
+impl Report {
+    /// Asks the host. Attaches every hook for a moment.
+    #[must_use]
+    pub fn gather() -> Self {
+        let was_mounted = tracefs::find();
+        let (btf, absent_fields) = btf();
+        let (hooks, error): (Vec<Hook>, _) = match Session::start(&Options::default()) {
+            Ok(session) => (session.hooks().iter().map(hook).collect(), None),
+            Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+        };
+        Self {
+            schema: "turnaway/1",
+            kind: "doctor",
+            healthy: error.is_none() && hooks.iter().all(|hook| hook.status == "attached"),
+            error,
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: running_kernel(),
+            btf,
+            tracefs: tracefs_check(was_mounted.as_deref()),
+            cgroup: cgroup_check(),
+            capabilities: capabilities(),
+            hooks,
+            absent_fields,
+        }
+    }
+}
+
+fn running_kernel() -> Kernel {
+    let uname = rustix::system::uname();
+    Kernel {
+        release: text::terminal(uname.release().to_bytes()),
+        machine: text::terminal(uname.machine().to_bytes()),
+        lockdown: fs::read_to_string("/sys/kernel/security/lockdown")
+            .ok()
+            .and_then(|modes| bracketed(&modes)),
+    }
+}
+
+/// The chosen word in a list such as `none [integrity] confidentiality`.
+fn bracketed(list: &str) -> Option<String> {
+    let (_, rest) = list.split_once('[')?;
+    Some(rest.split_once(']')?.0.to_owned())
+}
+
+fn btf() -> (Check, Vec<&'static str>) {
+    match Btf::open(kernel::BTF_DIR.as_ref(), offsets::MODULES) {
+        Ok(btf) => {
+            let (_, absent) = offsets::offsets(&btf);
+            let detail = format!("{}/vmlinux", kernel::BTF_DIR);
+            (Check { ok: true, detail }, absent)
+        }
+        Err(error) => {
+            let detail = format!("{error:#}; a kernel with CONFIG_DEBUG_INFO_BTF=y is needed");
+            (Check { ok: false, detail }, Vec::new())
+        }
+    }
+}
+
+fn tracefs_check(was_mounted: Option<&Path>) -> Check {
+    match (was_mounted, tracefs::find()) {
+        (Some(place), _) => Check {
+            ok: true,
+            detail: place.display().to_string(),
+        },
+        (None, Some(place)) => Check {
+            ok: true,
+            detail: format!("{}, mounted for turnaway alone", place.display()),
+        },
+        (None, None) => Check {
+            ok: false,
+            detail: "not mounted; run: mount -t tracefs tracefs /sys/kernel/tracing".to_owned(),
+        },
+    }
+}
+
+fn cgroup_check() -> Check {
+    let hierarchies = |kind: &str| {
+        fs::read_to_string("/proc/self/mounts")
+            .unwrap_or_default()
+            .lines()
+            .filter(|line| line.split(' ').nth(2) == Some(kind))
+            .count()
+    };
+    let (ok, detail) = match (hierarchies("cgroup2"), hierarchies("cgroup")) {
+        (0, 0) => (false, "none mounted: cgroup, unit and container stay unknown"),
+        (_, 0) => (true, "v2"),
+        (0, _) => (true, "v1: those of processes that have exited stay unknown"),
+        (_, _) => (true, "hybrid (v1 and v2): those of processes that have exited may stay unknown"),
+    };
+    Check {
+        ok,
+        detail: detail.to_owned(),
+    }
+}
+
+fn capabilities() -> Vec<Capability> {
+    let effective = Process::myself()
+        .and_then(|process| process.status())
+        .map_or(0, |status| status.capeff);
+    CAPABILITIES
+        .iter()
+        .map(|(bit, name, purpose)| Capability {
+            name,
+            effective: effective >> bit & 1 == 1,
+            purpose,
+        })
+        .collect()
+}
+
+fn hook(status: &HookStatus) -> Hook {
+    Hook {
+        name: status.hook.name(),
+        status: words::status(status),
+        tier: status.attached.as_ref().map(|(tier, _)| *tier),
+        target: status.attached.is_some().then(|| words::targets(status)),
+        unseen: status.attached.is_none().then(|| status.hook.unseen()),
+        refused: status
+            .refused
+            .iter()
+            .map(|(tier, why)| Refusal {
+                tier: *tier,
+                why: why.clone(),
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bracketed;
+
+    #[test]
+    fn the_chosen_mode_is_the_bracketed_one() {
+        assert_eq!(bracketed("none [integrity] confidentiality\n").unwrap(), "integrity");
+        assert_eq!(bracketed("none integrity"), None);
+    }
+}
