@@ -55,17 +55,16 @@ pub(crate) fn errno_of(ret: i64) -> Option<u16> {
 pub(crate) fn failure<C: EbpfContext>(ctx: &C, task: Addr, failure: &Failure) -> Option<()> {
     let reason = Reason::of_accept(failure.errno)? as u16;
     let (tgid, _) = facts::current_ids();
-    if !wanted(tgid, reason, failure.errno) {
+    if !wanted(reason, failure.errno) || !wanted_process(task, tgid) {
         return None;
     }
-    let socket = facts::socket_of(failure.file);
-    let sk = socket.sk;
-    if !wanted_port(sk) {
+    let socket_inode = facts::socket_inode(failure.file);
+    if !wanted_port(socket_inode, failure.file) {
         return None;
     }
     let key = FailureKey {
         start_boottime_ns: facts::process_start(task),
-        socket_inode: socket.inode,
+        socket_inode,
         tgid,
         reason,
         errno: failure.errno,
@@ -75,31 +74,32 @@ pub(crate) fn failure<C: EbpfContext>(ctx: &C, task: Addr, failure: &Failure) ->
     };
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some(exemplar) = count(&key, now, task, sk, failure) else {
+    let Some(exemplar) = count(&key, now, task, failure) else {
         lose(lost::MAP);
         debug!(ctx, "the counter map is full: a failure of {} is lost", tgid);
         return None;
     };
     if exemplar {
-        write_exemplar(&key, now, task, sk, failure);
+        write_exemplar(&key, now, task, failure);
     }
     Some(())
 }
 
 #[inline(always)]
-fn wanted(tgid: u32, reason: u16, errno: u16) -> bool {
+fn wanted(reason: u16, errno: u16) -> bool {
     if global!(FILTER.reasons) & (1u64 << (reason & 63)) == 0 {
         return false;
     }
-    let wanted_errno = match errno {
+    match errno {
         0..=63 => global!(FILTER.errnos[0]) & (1u64 << (errno & 63)) != 0,
         64..=127 => global!(FILTER.errnos[1]) & (1u64 << (errno & 63)) != 0,
         128..=191 => global!(FILTER.errnos[2]) & (1u64 << (errno & 63)) != 0,
         _ => global!(FILTER.high_errnos) != 0,
-    };
-    if !wanted_errno {
-        return false;
     }
+}
+
+#[inline(always)]
+fn wanted_process(task: Addr, tgid: u32) -> bool {
     let pids = global!(FILTER.pid_count) as usize;
     if pids == 0 {
         return true;
@@ -111,16 +111,20 @@ fn wanted(tgid: u32, reason: u16, errno: u16) -> bool {
         }
         index += 1;
     }
-    false
+    // A kernel worker acts for somebody: user space finds out for whom.
+    facts::is_kernel_thread(task)
 }
 
 #[inline(always)]
-fn wanted_port(sk: Option<Addr>) -> bool {
+fn wanted_port(socket_inode: u64, file: u64) -> bool {
     let ports = global!(FILTER.port_count) as usize;
     if ports == 0 {
         return true;
     }
-    let Some(port) = sk.and_then(facts::port_of) else {
+    if socket_inode == 0 {
+        return false;
+    }
+    let Some(port) = facts::sk_of(file).and_then(facts::port_of) else {
         return false;
     };
     let mut index = 0;
@@ -139,7 +143,6 @@ fn count(
     key: &FailureKey,
     now: u64,
     task: Addr,
-    sk: Option<Addr>,
     failure: &Failure,
 ) -> Option<bool> {
     let map = match GENERATION.get(0) {
@@ -168,7 +171,7 @@ fn count(
             (*value).first_ns = now;
             read_facts(
                 task,
-                sk,
+                socket(key, failure),
                 failure,
                 &mut (*value).process,
                 &mut (*value).listener,
@@ -180,6 +183,15 @@ fn count(
         (*value).exemplars += 1;
     }
     Some(true)
+}
+
+/// The protocol's socket of the listener, if there is one.
+#[inline(always)]
+fn socket(key: &FailureKey, failure: &Failure) -> Option<Addr> {
+    if key.socket_inode == 0 {
+        return None;
+    }
+    facts::sk_of(failure.file)
 }
 
 /// Fills in everything that is known beside the key. The facts must be zero before.
@@ -210,7 +222,7 @@ fn read_facts(
 }
 
 #[inline(always)]
-fn write_exemplar(key: &FailureKey, now: u64, task: Addr, sk: Option<Addr>, failure: &Failure) {
+fn write_exemplar(key: &FailureKey, now: u64, task: Addr, failure: &Failure) {
     let Some(mut entry) = EXEMPLARS.reserve::<Exemplar>(0) else {
         lose(lost::RING);
         return;
@@ -224,6 +236,7 @@ fn write_exemplar(key: &FailureKey, now: u64, task: Addr, sk: Option<Addr>, fail
     };
     out.key = *key;
     out.monotonic_ns = now;
+    let sk = socket(key, failure);
     read_facts(task, sk, failure, &mut out.process, &mut out.listener);
     if let Some(sk) = sk {
         facts::read_path(sk, out);

@@ -140,30 +140,25 @@ pub(crate) fn file_of(task: Addr, fd: u64) -> u64 {
     files.at(fd as usize * size_of::<u64>()).read().unwrap_or(0)
 }
 
-/// An open socket, or zeros.
-pub(crate) struct Socket {
-    /// Number of its inode.
-    pub(crate) inode: u64,
-    /// Address of the protocol's socket.
-    pub(crate) sk: Option<Addr>,
-}
-
-/// The socket behind a file, if it is one.
+/// Number of the socket inode behind a file, or 0 if the file is no socket.
 #[inline(always)]
-pub(crate) fn socket_of(file: u64) -> Socket {
-    let mut socket = Socket { inode: 0, sk: None };
+pub(crate) fn socket_inode(file: u64) -> u64 {
     if let Some(file) = Addr::new(file)
         && let Some(inode) = file.follow(offset!(file_inode))
         && let Some(mode) = inode.field::<u16>(offset!(inode_mode))
         && mode & S_IFMT == S_IFSOCK
-        && let Some(sk) = file
-            .follow(offset!(file_private_data))
-            .and_then(|socket| socket.follow(offset!(socket_sk)))
     {
-        socket.sk = Some(sk);
-        socket.inode = inode.field(offset!(inode_ino)).unwrap_or(0);
+        return inode.field(offset!(inode_ino)).unwrap_or(0);
     }
-    socket
+    0
+}
+
+/// The protocol's socket behind a file that is known to be a socket.
+#[inline(always)]
+pub(crate) fn sk_of(file: u64) -> Option<Addr> {
+    Addr::new(file)?
+        .follow(offset!(file_private_data))?
+        .follow(offset!(socket_sk))
 }
 
 /// Fills in the process and the thread that run now. What was filled in before (limit,

@@ -60,13 +60,14 @@ impl Filter {
         filter
     }
 
-    /// Whether a failure is wanted. `cgroup` is asked for only where it matters.
-    pub fn wants<'a>(
+    /// Whether a failure is wanted.
+    #[must_use]
+    pub fn wants(
         &self,
         key: &Key,
         comm: &[u8],
         listener: &Listener,
-        cgroup: impl FnOnce() -> Option<&'a str>,
+        cgroup: Option<&[u8]>,
     ) -> bool {
         any(&self.pids, |pid| *pid == key.process.pid)
             && any(&self.errnos, |errno| *errno == key.errno)
@@ -74,7 +75,11 @@ impl Filter {
             && any(&self.comms, |wanted| wanted == comm)
             && any(&self.ports, |port| Some(*port) == port_of(listener))
             && (self.cgroups.is_empty()
-                || cgroup().is_some_and(|cgroup| any(&self.cgroups, |part| cgroup.contains(part))))
+                || cgroup.is_some_and(|cgroup| {
+                    any(&self.cgroups, |part| {
+                        memchr::memmem::find(cgroup, part.as_bytes()).is_some()
+                    })
+                }))
     }
 }
 
@@ -155,7 +160,7 @@ mod tests {
     }
 
     fn wants(filter: &Filter) -> bool {
-        filter.wants(&key(), b"nginx", &listener("[::]:80"), || Some("/system.slice/a.service"))
+        filter.wants(&key(), b"nginx", &listener("[::]:80"), Some(b"/system.slice/a.service"))
     }
 
     #[test]
@@ -188,7 +193,7 @@ mod tests {
             cgroups: vec![String::new()],
             ..Filter::default()
         };
-        assert!(!filter.wants(&key(), b"nginx", &listener("1.2.3.4:80"), || None));
+        assert!(!filter.wants(&key(), b"nginx", &listener("1.2.3.4:80"), None));
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
-use crate::doctor::{self, Report};
+use crate::{
+    doctor::{self, Report},
+    event::Tier,
+};
 
 /// Says what can be seen on this kernel: every hook is attached for a moment, and removed.
 #[derive(Debug, clap::Args)]
@@ -18,6 +21,10 @@ pub(super) struct Args {
     /// The same as --output json
     #[arg(long, conflicts_with = "output")]
     json: bool,
+
+    /// Try hooks of this tier only, instead of the cheapest that works
+    #[arg(long, value_enum)]
+    tier: Option<Tier>,
 }
 
 const EXAMPLES: &str = "\
@@ -34,7 +41,7 @@ enum Output {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let report = Report::gather();
+    let report = Report::gather(args.tier);
     let text = if args.json || args.output == Output::Json {
         let mut json = serde_json::to_string(&report).context("cannot write JSON")?;
         json.push('\n');

@@ -6,6 +6,7 @@ use procfs::process::Process;
 
 use super::{Capability, Check, Hook, Kernel, Refusal, Report};
 use crate::{
+    event::Tier,
     kernel::{
         self,
         attach::HookStatus,
@@ -27,12 +28,16 @@ const CAPABILITIES: &[(u32, &str, &str)] = &[
 ];
 
 impl Report {
-    /// Asks the host. Attaches every hook for a moment.
+    /// Asks the host. Attaches every hook for a moment; `tier` keeps those of one tier.
     #[must_use]
-    pub fn gather() -> Self {
+    pub fn gather(tier: Option<Tier>) -> Self {
+        let options = Options {
+            tier,
+            ..Options::default()
+        };
         let was_mounted = tracefs::find();
         let (btf, absent_fields) = btf();
-        let (hooks, error): (Vec<Hook>, _) = match Session::start(&Options::default()) {
+        let (hooks, error): (Vec<Hook>, _) = match Session::start(&options) {
             Ok(session) => (session.hooks().iter().map(hook).collect(), None),
             Err(error) => (Vec::new(), Some(format!("{error:#}"))),
         };

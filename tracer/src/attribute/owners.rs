@@ -1,0 +1,236 @@
+//! Who holds a socket, and where a socket is bound, for failures that do not tell.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// Most bytes of `/proc/PID/net/unix` that are read, 16 MiB: some 100 000 sockets.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Processes that hold a socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owners {
+    /// Process ids, ascending.
+    pub pids: Vec<u32>,
+    /// Every process was looked at: there are no others.
+    pub complete: bool,
+}
+
+/// Every process with a descriptor of the socket: those whose `/proc/PID/fd` under `root`
+/// links to `socket:[inode]`.
+///
+/// This reads every link of every process, so it stops after `budget` with what it found.
+#[must_use]
+pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
+    let link = format!("socket:[{inode}]");
+    let deadline = Instant::now() + budget;
+    let Ok(processes) = fs::read_dir(root.join("proc")) else {
+        return Owners::default();
+    };
+    let mut owners = Owners {
+        pids: Vec::new(),
+        complete: true,
+    };
+    for process in processes.filter_map(Result::ok) {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        match holds(&process.path().join("fd"), link.as_bytes(), deadline) {
+            Some(true) => owners.pids.push(pid),
+            Some(false) => {}
+            None => owners.complete = false,
+        }
+        if Instant::now() > deadline {
+            owners.complete = false;
+            break;
+        }
+    }
+    owners.pids.sort_unstable();
+    owners
+}
+
+/// Whether any link in a directory of descriptors is `link`; `None` where that could not
+/// be found out.
+fn holds(descriptors: &Path, link: &[u8], deadline: Instant) -> Option<bool> {
+    let entries = match fs::read_dir(descriptors) {
+        Ok(entries) => entries,
+        Err(error) if is_gone(&error) => return Some(false),
+        Err(_) => return None,
+    };
+    for entry in entries {
+        match entry.and_then(|entry| fs::read_link(entry.path())) {
+            Ok(target) if target.as_os_str().as_bytes() == link => return Some(true),
+            Ok(_) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(_) => return None,
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+    }
+    Some(false)
+}
+
+/// The process exited, or closed the descriptor, meanwhile.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
+/// The name an AF_UNIX socket is bound to, from `/proc/PID/net/unix` under `root`: any
+/// process in the socket's network namespace will do.
+///
+/// A leading NUL marks an abstract name. The kernel shows each NUL inside such a name as
+/// `@`, so those cannot be told apart here. `None` where the socket is not listed, has no
+/// name, or where two lines claim its inode: a name may hold a newline and what looks
+/// like a line.
+#[must_use]
+pub fn unix_path(root: &Path, pid: u32, inode: u64) -> Option<Vec<u8>> {
+    let path = root.join("proc").join(pid.to_string()).join("net/unix");
+    let mut table = Vec::new();
+    fs::File::open(path)
+        .ok()?
+        .take(MAX_BYTES)
+        .read_to_end(&mut table)
+        .ok()?;
+    find_path(&table, inode)
+}
+
+fn find_path(table: &[u8], inode: u64) -> Option<Vec<u8>> {
+    let mut found = table
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
+        .filter(|line| line.0 == inode);
+    let (_, path) = found.next()?;
+    if found.next().is_some() {
+        return None;
+    }
+    match path.split_first()? {
+        (b'@', name) => Some([b"\0", name].concat()),
+        _ => Some(path.to_vec()),
+    }
+}
+
+/// `Num RefCount Protocol Flags Type St Inode Path` (proc_net_unix(5)); the path may be
+/// absent and may hold any byte.
+fn parse_line(line: &[u8]) -> Option<(u64, &[u8])> {
+    let mut rest = line;
+    let mut field = || {
+        let start = rest.iter().position(|byte| *byte != b' ')?;
+        let text = &rest[start..];
+        let end = text
+            .iter()
+            .position(|byte| *byte == b' ')
+            .unwrap_or(text.len());
+        let (field, tail) = text.split_at(end);
+        rest = tail;
+        Some(field)
+    };
+    let inode = {
+        for _ in 0..6 {
+            field()?;
+        }
+        std::str::from_utf8(field()?).ok()?.parse().ok()?
+    };
+    Some((inode, rest.strip_prefix(b" ").unwrap_or(rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::{fs::MetadataExt as _, fs::symlink, net::UnixListener},
+        path::Path,
+        time::Duration,
+    };
+
+    use super::{Owners, find_path, owners_of_socket, unix_path};
+
+    const BUDGET: Duration = Duration::from_secs(10);
+
+    fn hold(root: &Path, pid: &str, descriptor: &str, target: &str) {
+        let directory = root.join("proc").join(pid).join("fd");
+        fs::create_dir_all(&directory).expect("created");
+        symlink(target, directory.join(descriptor)).expect("linked");
+    }
+
+    #[test]
+    fn every_holder_is_found_once() {
+        let root = tempfile::tempdir().expect("a directory");
+        hold(root.path(), "900", "3", "socket:[77]");
+        hold(root.path(), "900", "4", "socket:[77]");
+        hold(root.path(), "21", "0", "socket:[77]");
+        hold(root.path(), "5", "0", "socket:[777]");
+        hold(root.path(), "6", "1", "/var/log/socket:[77]");
+        hold(root.path(), "self", "1", "socket:[77]");
+        fs::create_dir_all(root.path().join("proc/8")).expect("created");
+        assert_eq!(
+            owners_of_socket(root.path(), 77, BUDGET),
+            Owners {
+                pids: vec![21, 900],
+                complete: true
+            }
+        );
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_not_ruled_out() {
+        let root = tempfile::tempdir().expect("a directory");
+        assert!(!owners_of_socket(root.path(), 1, BUDGET).complete);
+        hold(root.path(), "1", "0", "socket:[77]");
+        hold(root.path(), "2", "0", "socket:[77]");
+        assert!(!owners_of_socket(root.path(), 77, Duration::ZERO).complete);
+    }
+
+    const TABLE: &[u8] = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
+        0000000000000000: 00000002 00000000 00010000 0001 01   812 /run/a b.sock\n\
+        0000000000000000: 00000002 00000000 00010000 0001 01 12345 @agent@x\n\
+        0000000000000000: 00000003 00000000 00000000 0001 03 12346\n\
+        0000000000000000: 00000002 00000000 00010000 0001 01 12347 /tmp/\xff\n\
+        0000000000000000: 00000002 00000000 00010000 0001 01 12348 /run/real.sock\n\
+        0000000000000000: 00000002 00000000 00010000 0001 01 12349 x\n\
+        0000000000000000: 00000002 00000000 00010000 0001 01 12348 /run/forged.sock\n";
+
+    #[test]
+    fn names_of_unix_sockets() {
+        for (inode, path) in [
+            (812, Some(&b"/run/a b.sock"[..])),
+            (12345, Some(b"\0agent@x")),
+            (12346, None),
+            (12347, Some(b"/tmp/\xff")),
+            // Two lines claim it.
+            (12348, None),
+            (1, None),
+        ] {
+            assert_eq!(find_path(TABLE, inode).as_deref(), path, "{inode}");
+        }
+    }
+
+    #[test]
+    fn a_socket_of_this_process() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a.sock");
+        let listener = UnixListener::bind(&path).expect("bound");
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&listener);
+        let inode = fs::metadata(format!("/proc/self/fd/{descriptor}"))
+            .expect("open")
+            .ino();
+        let pid = std::process::id();
+        assert_eq!(
+            unix_path(Path::new("/"), pid, inode),
+            Some(path.into_os_string().into_encoded_bytes())
+        );
+        assert!(
+            owners_of_socket(Path::new("/"), inode, BUDGET)
+                .pids
+                .contains(&pid)
+        );
+    }
+}

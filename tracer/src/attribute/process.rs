@@ -1,0 +1,330 @@
+//! Identities, read once and kept for a while.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Container, Identity, NofileLimits, Parent, Pod,
+    cache::Cache,
+    cgroup::{ContainerId, Place, telling_path},
+    kernfs::Cgroup2,
+    owners::{self, Owners},
+    task::{Stat, Task},
+    timens,
+};
+use crate::event::{Key, Process, ProcessId};
+
+/// Most processes that are remembered.
+const IDENTITIES: usize = 4096;
+/// Most containers, cgroups and sockets that are remembered, each.
+const OTHERS: usize = 1024;
+/// How long what was read is believed: a process can execute another program, be moved to
+/// another cgroup, or exit.
+const BELIEVED: Duration = Duration::from_secs(10);
+/// Most time that a search through the descriptors of every process takes.
+const OWNER_SEARCH: Duration = Duration::from_millis(200);
+
+/// Answers who a process is, from procfs, cgroupfs and runtimes' files.
+#[derive(Debug)]
+pub struct Attributor {
+    root: PathBuf,
+    ticks: Ticks,
+    cgroup2: Option<Cgroup2>,
+    believed: Duration,
+    identities: Cache<ProcessId, Entry>,
+    containers: Cache<ContainerId, Believed<Container>>,
+    cgroups: Cache<u64, Option<Vec<u8>>>,
+    owners: Cache<u64, Believed<Owners>>,
+}
+
+#[derive(Debug)]
+struct Believed<T> {
+    value: T,
+    read: Instant,
+}
+
+#[derive(Debug)]
+struct Entry {
+    identity: Arc<Identity>,
+    read: Instant,
+    /// What the kernel side said then: a change means that procfs has changed too.
+    facts: Changing,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Changing {
+    comm: Vec<u8>,
+    cgroup_id: Option<u64>,
+    parent_pid: Option<u32>,
+}
+
+impl Changing {
+    fn of(facts: &Process) -> Self {
+        Self {
+            comm: facts.comm.clone(),
+            cgroup_id: facts.cgroup_id,
+            parent_pid: facts.parent_pid,
+        }
+    }
+}
+
+/// How `/proc/PID/stat` counts the start of a process.
+#[derive(Clone, Copy, Debug)]
+struct Ticks {
+    /// Length of a tick, nanoseconds.
+    length_ns: u64,
+    /// How far the clock that procfs shows is ahead of the kernel side's.
+    ahead_ns: i64,
+}
+
+impl Ticks {
+    fn read(root: &Path) -> Self {
+        Self {
+            // USER_HZ, 100 on every architecture that matters.
+            length_ns: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+            ahead_ns: timens::Offsets::read(root).boottime_ns,
+        }
+    }
+
+    /// The kernel rounds down (nsec_to_clock_t, kernel/time/time.c).
+    fn of(self, boottime_ns: u64) -> u64 {
+        boottime_ns.saturating_add_signed(self.ahead_ns) / self.length_ns
+    }
+
+    /// The earliest start that shows as `ticks`.
+    fn earliest(self, ticks: u64) -> u64 {
+        ticks
+            .saturating_mul(self.length_ns)
+            .saturating_add_signed(self.ahead_ns.saturating_neg())
+    }
+}
+
+impl Attributor {
+    /// An attributor for the host whose files are below `root`, normally `/`.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            ticks: Ticks::read(root),
+            cgroup2: Cgroup2::find(root),
+            believed: BELIEVED,
+            identities: Cache::new(IDENTITIES),
+            containers: Cache::new(OTHERS),
+            cgroups: Cache::new(OTHERS),
+            owners: Cache::new(OTHERS),
+        }
+    }
+
+    /// Who a process is.
+    ///
+    /// `facts` is what the kernel side said of it just now. A process that is gone keeps
+    /// what was read while it lived, or has what the facts lead to; one that took over
+    /// its pid is never described in its place.
+    pub fn process(&mut self, id: ProcessId, facts: &Process) -> Arc<Identity> {
+        let changing = Changing::of(facts);
+        let mut before = None;
+        // Without a start there is nothing to tell a reused pid by: nothing is kept.
+        if id.start_boottime_ns != 0
+            && let Some(entry) = self.identities.get(&id)
+        {
+            if entry.facts == changing && entry.read.elapsed() < self.believed {
+                return Arc::clone(&entry.identity);
+            }
+            before = Some(Arc::clone(&entry.identity));
+        }
+        let identity = Arc::new(self.look(id, facts, before.as_deref()));
+        if id.start_boottime_ns != 0 {
+            let entry = Entry {
+                identity: Arc::clone(&identity),
+                read: Instant::now(),
+                facts: changing,
+            };
+            self.identities.insert(id, entry);
+        }
+        identity
+    }
+
+    /// Open descriptors of a process: exact at the time of the call, `None` where it is
+    /// gone, or they cannot be read or not counted within 50 ms.
+    #[must_use]
+    pub fn open_descriptors(&self, id: ProcessId) -> Option<u64> {
+        self.task(id)?.0.open_descriptors()
+    }
+
+    /// Limits of open files of a process now, which need not be those at its failure.
+    #[must_use]
+    pub fn nofile_limits(&self, id: ProcessId) -> Option<NofileLimits> {
+        self.task(id)?.0.nofile_limits()
+    }
+
+    /// Name that an AF_UNIX listener is bound to, for records without one; a leading NUL
+    /// marks an abstract name.
+    #[must_use]
+    pub fn unix_path(&self, id: ProcessId, inode: u64) -> Option<Vec<u8>> {
+        self.task(id)?;
+        owners::unix_path(&self.root, id.pid, inode)
+    }
+
+    /// Every process that holds a socket. Searching takes up to 200 ms, so answers are
+    /// believed for a while.
+    pub fn owners(&mut self, inode: u64) -> Owners {
+        if let Some(owners) = self.owners.get(&inode)
+            && owners.read.elapsed() < self.believed
+        {
+            return owners.value.clone();
+        }
+        let value = owners::owners_of_socket(&self.root, inode, OWNER_SEARCH);
+        let owners = Believed {
+            value: value.clone(),
+            read: Instant::now(),
+        };
+        self.owners.insert(inode, owners);
+        value
+    }
+
+    /// Puts the program in the place of a kernel worker that failed on its behalf
+    /// (io_uring before Linux 5.12): the one process that holds the listener.
+    ///
+    /// The worker stays visible as the failing thread. Returns false, and changes
+    /// nothing, where the task is no such worker or where the program cannot be told
+    /// because several processes hold the listener.
+    pub fn unmask(&mut self, key: &mut Key, process: &mut Process) -> bool {
+        let Some(inode) = key.socket_inode.filter(|_| process.kernel_worker) else {
+            return false;
+        };
+        let owners = self.owners(inode);
+        // While it works, a worker borrows the program's descriptor table.
+        let mut pids = owners.pids.iter().filter(|pid| **pid != key.process.pid);
+        let (Some(&pid), None, true) = (pids.next(), pids.next(), owners.complete) else {
+            return false;
+        };
+        let Some(task) = Task::open(&self.root, pid) else {
+            return false;
+        };
+        let (Some(stat), Some(comm)) = (task.stat(), task.comm()) else {
+            return false;
+        };
+        // procfs tells the start to a tick; the process may be known more exactly.
+        let known = self
+            .identities
+            .keys()
+            .map(|id| (id.pid, id.start_boottime_ns))
+            .find(|(known, start)| *known == pid && self.ticks.of(*start) == stat.start_ticks);
+        key.process = ProcessId {
+            pid,
+            start_boottime_ns: known
+                .map_or_else(|| self.ticks.earliest(stat.start_ticks), |(_, start)| start),
+        };
+        *process = Process {
+            comm,
+            parent_pid: Some(stat.parent).filter(|pid| *pid != 0),
+            // The worker's own are not the program's.
+            cgroup_id: None,
+            ns_pid: None,
+            kernel_worker: false,
+            ..process.clone()
+        };
+        true
+    }
+
+    /// The process, if it still lives and is not another of the same pid.
+    fn task(&self, id: ProcessId) -> Option<(Task, Stat)> {
+        let task = Task::open(&self.root, id.pid)?;
+        let stat = task.stat().filter(|stat| !stat.dead)?;
+        let same =
+            id.start_boottime_ns == 0 || self.ticks.of(id.start_boottime_ns) == stat.start_ticks;
+        same.then_some((task, stat))
+    }
+
+    fn look(&mut self, id: ProcessId, facts: &Process, before: Option<&Identity>) -> Identity {
+        let living = self.task(id).filter(|(task, _)| {
+            // Without a start, the name is the only sign left of a reused pid.
+            id.start_boottime_ns != 0 || task.comm().as_ref() == Some(&facts.comm)
+        });
+        if living.is_none()
+            && let Some(before) = before
+        {
+            return Identity {
+                exited: true,
+                ..before.clone()
+            };
+        }
+        let (task, stat) = living.unzip();
+        let start_ticks = stat
+            .map(|stat| stat.start_ticks)
+            .or((id.start_boottime_ns != 0).then(|| self.ticks.of(id.start_boottime_ns)));
+        let parent = match facts.parent_pid {
+            Some(pid) => Some(pid),
+            None => stat.map(|stat| stat.parent),
+        };
+        let cgroup = task
+            .as_ref()
+            .and_then(|task| telling_path(&task.read("cgroup")?))
+            .or_else(|| self.cgroup_path(facts.cgroup_id?));
+        let place = cgroup.as_deref().map(Place::of).unwrap_or_default();
+        Identity {
+            exe: task.as_ref().and_then(Task::exe),
+            parent: parent
+                .filter(|pid| *pid != 0)
+                .map(|pid| self.parent(pid, start_ticks)),
+            ns_pid: facts
+                .ns_pid
+                .filter(|pid| *pid != id.pid)
+                .or_else(|| task.as_ref()?.ns_pid()),
+            container: place
+                .container
+                .map(|container| self.container(container, place.pod_uid)),
+            unit: place.unit,
+            user_unit: place.user_unit,
+            cgroup,
+            exited: task.is_none(),
+        }
+    }
+
+    /// A parent started before its child; a process with its pid that did not is another.
+    fn parent(&self, pid: u32, child_start_ticks: Option<u64>) -> Parent {
+        let comm = Task::open(&self.root, pid).and_then(|task| {
+            let start = task.stat()?.start_ticks;
+            task.comm().filter(|_| Some(start) <= child_start_ticks)
+        });
+        Parent { pid, comm }
+    }
+
+    fn cgroup_path(&mut self, id: u64) -> Option<Vec<u8>> {
+        if let Some(path) = self.cgroups.get(&id) {
+            return path.clone();
+        }
+        let path = self.cgroup2.as_ref()?.path_of(id);
+        self.cgroups.insert(id, path.clone());
+        path
+    }
+
+    fn container(&mut self, id: ContainerId, pod_uid: Option<String>) -> Container {
+        let believed = self.believed;
+        let kept = self.containers.get(&id).filter(|container| {
+            // One without a name may be starting: its files may come.
+            container.value.name.is_some() || container.read.elapsed() < believed
+        });
+        let mut container = if let Some(container) = kept {
+            container.value.clone()
+        } else {
+            let value = Container::look_up(&self.root, id.clone());
+            let container = Believed {
+                value: value.clone(),
+                read: Instant::now(),
+            };
+            self.containers.insert(id, container);
+            value
+        };
+        if let Some(uid) = pod_uid {
+            container.pod.get_or_insert_with(Pod::default).uid = Some(uid);
+        }
+        container
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! `turnaway trace`: failed accepts as they happen.
+
+use std::{io::IsTerminal as _, path::Path, process::ExitCode, time::Duration};
+
+use anyhow::{Result, bail};
+use clap::{ArgAction, ValueEnum};
+
+use super::Usage;
+use crate::{
+    errno,
+    event::Tier,
+    filter::{self, Filter},
+    kernel::session,
+    trace::{self, Format},
+};
+
+/// Shows failed accepts as they happen: which process, on which listener, with which error,
+/// how often, and what to type. Needs root.
+///
+/// Every failure is counted in the kernel; a few of each kind a second are shown one by one,
+/// the rest as an exact number. EAGAIN and EINTR are normal life and never shown.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// How to print it: columns, or one JSON object a line (docs/records.md)
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+
+    /// The same as --output json
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+
+    /// Only this process; may be given several times
+    #[arg(short, long, value_name = "PID")]
+    pid: Vec<u32>,
+
+    /// Only processes of this name, whole, as /proc/PID/comm has it
+    #[arg(long, value_name = "NAME")]
+    comm: Vec<String>,
+
+    /// Only processes whose cgroup path has this in it, such as a unit's name or a container's id
+    #[arg(long, value_name = "TEXT")]
+    cgroup: Vec<String>,
+
+    /// Only listeners on this port
+    #[arg(short = 'P', long, value_name = "PORT")]
+    port: Vec<u32>,
+
+    /// Only this errno, such as EMFILE
+    #[arg(long, value_name = "NAME", value_parser = errno_number)]
+    errno: Vec<u16>,
+
+    /// Only this reason, such as accept.emfile, or a family of them, such as accept
+    #[arg(long, value_name = "CODE", value_parser = reasons)]
+    reason: Vec<Reasons>,
+
+    /// Stop after this long, such as 30s or 5m
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+
+    /// Stop after this many lines of failures
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+
+    /// Show the summary only
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    quiet: bool,
+
+    /// Most failures of one kind shown one by one each second
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    exemplars: u32,
+
+    /// Use hooks of this tier only, instead of the cheapest that works
+    #[arg(long, value_enum)]
+    tier: Option<Tier>,
+
+    /// When to colour
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    color: Color,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  turnaway trace                          everything on this host
+  turnaway trace -P 6432                  who turns connections to port 6432 away
+  turnaway trace --comm nginx -d 30s      nginx, for 30 seconds
+  turnaway trace --reason accept.emfile --cgroup pgbouncer.service
+  turnaway trace --json | jq -c 'select(.type == \"count\")'";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// What one `--reason` names.
+#[derive(Clone, Debug)]
+struct Reasons(Vec<turnaway_common::Reason>);
+
+fn reasons(word: &str) -> Result<Reasons, String> {
+    filter::reasons(word).map(Reasons)
+}
+
+fn errno_number(name: &str) -> Result<u16, String> {
+    errno::number(name).ok_or_else(|| "no such errno; use a name such as EMFILE".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let help = || "use a time such as 30s, 5m or 1h".to_owned();
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| help())?;
+    let duration = Duration::try_from(duration).map_err(|_| help())?;
+    if duration.is_zero() {
+        return Err(help());
+    }
+    Ok(duration)
+}
+
+pub(super) fn run(args: Args) -> Result<ExitCode> {
+    let options = options(args)?;
+    trace::run(&options)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn options(args: Args) -> Result<trace::Options> {
+    for pid in &args.pid {
+        if !Path::new("/proc").join(pid.to_string()).exists() {
+            bail!("cannot trace process {pid}: there is no such process");
+        }
+    }
+    if let Some(port) = args.port.iter().find(|port| **port == 0) {
+        return Err(Usage(format!("cannot trace port {port}: no listener has it")).into());
+    }
+    let terminal = std::io::stdout().is_terminal();
+    let format = if args.json || args.output == Output::Json {
+        Format::Json
+    } else {
+        Format::Text {
+            color: match args.color {
+                Color::Always => true,
+                Color::Never => false,
+                Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+            },
+            terminal,
+        }
+    };
+    let filter = Filter {
+        pids: args.pid,
+        comms: args.comm.into_iter().map(String::into_bytes).collect(),
+        cgroups: args.cgroup,
+        ports: args.port,
+        errnos: args.errno,
+        reasons: args.reason.into_iter().flat_map(|Reasons(all)| all).collect(),
+    };
+    Ok(trace::Options {
+        session: session::Options {
+            tier: args.tier,
+            // One is read for each listener's name even where none is shown.
+            filter: filter.for_kernel(args.exemplars.max(1)),
+            ..session::Options::default()
+        },
+        filter,
+        format,
+        duration: args.duration,
+        lines: args.count,
+        quiet: args.quiet || args.exemplars == 0,
+        counts: !args.quiet,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{duration, errno_number};
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        for bad in ["", "30", "-5s", "0s", "soon"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn errnos_are_read_by_name() {
+        assert_eq!(errno_number("EMFILE"), Ok(24));
+        assert!(errno_number("EFOO").is_err());
+    }
+}

@@ -1,0 +1,296 @@
+//! `turnaway trace`: from the kernel to the lines, until it is told to stop.
+
+mod output;
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    rc::Rc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{SignalKind, signal},
+    time::{Instant, MissedTickBehavior},
+};
+
+pub use output::Format;
+use output::Output;
+
+use crate::{
+    aggregate::Totals,
+    attribute::{Adopted, Attributor, Identity},
+    event::{Count, Failure, Key, Listener, Process},
+    filter::Filter,
+    kernel::{
+        session::{self, Losses, Session},
+        words,
+    },
+    record::Clock,
+    sink::stdout::Stdout,
+};
+
+/// How often the counters are read.
+const READING: Duration = Duration::from_secs(1);
+/// How long the last lines may take to be written.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// What to trace and how to show it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the kernel side does.
+    pub session: session::Options,
+    /// What is wanted.
+    pub filter: Filter,
+    /// How it is shown.
+    pub format: Format,
+    /// Stop after this long.
+    pub duration: Option<Duration>,
+    /// Stop after this many lines of failures.
+    pub lines: Option<u64>,
+    /// Show no failures one by one.
+    pub quiet: bool,
+    /// Show how much each counter grew.
+    pub counts: bool,
+}
+
+/// Traces until it is told to stop, by a signal or by the options.
+pub fn run(options: &Options) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(trace(options))
+}
+
+async fn trace(options: &Options) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let session = Session::start(&options.session)?;
+    if session.hooks().iter().all(|hook| hook.attached.is_none()) {
+        bail!("no hook could be attached\n{}", words::refusals(session.hooks()));
+    }
+    let ring = readable(&session).context("cannot wait for the ring buffer")?;
+    let mut run = Run::new(options, session);
+    run.announce();
+
+    let deadline = options.duration.map(|duration| Instant::now() + duration);
+    let mut readings = tokio::time::interval_at(Instant::now() + READING, READING);
+    readings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !run.done() {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            () = until(deadline) => break,
+            ready = ring.readable() => {
+                let mut ready = ready.context("cannot wait for the ring buffer")?;
+                run.exemplars();
+                ready.clear_ready();
+            }
+            _ = readings.tick() => run.counts()?,
+        }
+    }
+    run.finish()
+}
+
+/// A descriptor of its own for the ring, to wait on while the session reads it.
+fn readable(session: &Session) -> io::Result<AsyncFd<OwnedFd>> {
+    let ring = session.ring().as_fd().try_clone_to_owned()?;
+    // SAFETY: the AsyncFd owns the descriptor and nothing else closes it.
+    unsafe { AsyncFd::register_with_interest(ring, tokio::io::Interest::READABLE) }
+        .map_err(|error| error.into_parts().1)
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    session: Session,
+    pipeline: Pipeline<'a>,
+}
+
+/// What comes after the kernel: everything an exemplar or a count goes through.
+struct Pipeline<'a> {
+    options: &'a Options,
+    attributor: Attributor,
+    totals: Totals,
+    output: Output,
+    stdout: Stdout,
+    clock: Clock,
+    lines: u64,
+    /// Lines that could not be written for want of a reader.
+    lost_lines: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(options: &'a Options, session: Session) -> Self {
+        Self {
+            options,
+            session,
+            pipeline: Pipeline {
+                options,
+                attributor: Attributor::new(Path::new("/")),
+                totals: Totals::default(),
+                output: Output::new(options.format),
+                stdout: Stdout::start(),
+                clock: Clock::now(),
+                lines: 0,
+                lost_lines: 0,
+            },
+        }
+    }
+
+    /// Says on stderr that hooks are in place, and what cannot be seen.
+    fn announce(&mut self) {
+        let hooks = self.session.hooks();
+        let targets: Vec<String> = hooks
+            .iter()
+            .filter_map(|hook| {
+                let (tier, _) = hook.attached.as_ref()?;
+                Some(format!("{} by {}", words::targets(hook), tier.name()))
+            })
+            .collect();
+        for hook in hooks.iter().filter(|hook| hook.attached.is_none()) {
+            eprintln!("not seen: {}", hook.hook.unseen());
+            for (tier, why) in &hook.refused {
+                eprintln!("  {}: {why}", tier.name());
+            }
+        }
+        if !self.options.quiet
+            && let Some(header) = self.pipeline.output.header()
+        {
+            self.pipeline.must(header);
+        }
+        eprintln!("tracing failed accepts ({}); Ctrl-C stops", targets.join(", "));
+    }
+
+    fn done(&self) -> bool {
+        self.pipeline.done()
+    }
+
+    fn exemplars(&mut self) {
+        let pipeline = &mut self.pipeline;
+        self.session.drain(|failure| pipeline.exemplar(failure));
+    }
+
+    fn counts(&mut self) -> Result<()> {
+        self.pipeline.clock = Clock::now();
+        let counts = self.session.take_counts()?;
+        // Those of the reading are all in the ring by now: names and lines come first.
+        self.exemplars();
+        for count in counts {
+            self.pipeline.count(count);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.session.detach()?;
+        self.counts()?;
+        let losses = self.session.losses()?;
+        let summary = self.pipeline.summary(&losses, self.session.hooks());
+        self.pipeline.must(summary);
+        self.pipeline.stdout.finish(FAREWELL)
+    }
+}
+
+impl Pipeline<'_> {
+    fn done(&self) -> bool {
+        self.stdout.failed() || self.options.lines.is_some_and(|most| self.lines >= most)
+    }
+
+    fn exemplar(&mut self, mut failure: Failure) {
+        let identity = self.identify(&mut failure.key, &mut failure.process);
+        if !self.wanted(&failure.key, &failure.process, &failure.listener, &identity) {
+            return;
+        }
+        let show = !self.options.quiet && !self.done();
+        let mut shown = false;
+        if show {
+            let used = self.attributor.open_descriptors(failure.key.process.pid);
+            let line = self.output.event(&failure, &identity, used, &self.clock);
+            shown = self.stdout.offer(line);
+            if shown {
+                self.lines += 1;
+            } else {
+                self.lost_lines += 1;
+            }
+        }
+        self.totals.exemplar(&failure, shown);
+    }
+
+    fn count(&mut self, mut count: Count) {
+        let identity = self.identify(&mut count.key, &mut count.process);
+        self.name(&mut count.listener, &count.key);
+        if !self.wanted(&count.key, &count.process, &count.listener, &identity) {
+            return;
+        }
+        let more = self.totals.count(&count);
+        if self.options.counts
+            && let Some(line) = self.output.count(&count, more, &identity, &self.clock)
+            && !self.stdout.offer(line)
+        {
+            self.lost_lines += 1;
+        }
+    }
+
+    /// Who a failure belongs to. One that a kernel worker met is given to the program
+    /// that it worked for, where that can be found.
+    fn identify(&mut self, key: &mut Key, process: &mut Process) -> Rc<Identity> {
+        if process.kernel_worker
+            && let Some(inode) = key.socket_inode
+            && let Some(Adopted { id, facts }) = self.attributor.adopt(inode, process)
+        {
+            key.process = id;
+            *process = facts;
+        }
+        self.attributor.process(key.process, process)
+    }
+
+    /// Counts come without the names of AF_UNIX listeners.
+    fn name(&mut self, listener: &mut Listener, key: &Key) {
+        if listener.address.is_none()
+            && let Some(inode) = key.socket_inode
+        {
+            listener.address = self.totals.path(inode).cloned();
+        }
+    }
+
+    fn wanted(&self, key: &Key, process: &Process, listener: &Listener, who: &Identity) -> bool {
+        self.options
+            .filter
+            .wants(key, &process.comm, listener, who.cgroup.as_deref())
+    }
+
+    fn summary(&mut self, losses: &Losses, hooks: &[crate::kernel::attach::HookStatus]) -> String {
+        let attributor = &mut self.attributor;
+        let totals = self
+            .totals
+            .sorted()
+            .into_iter()
+            .map(|(key, total)| (key, total, attributor.process(key.process, &total.process)))
+            .collect::<Vec<_>>();
+        self.output.summary(
+            &totals,
+            self.totals.other(),
+            losses,
+            self.lost_lines,
+            hooks,
+            &self.clock,
+        )
+    }
+
+    fn must(&mut self, text: String) {
+        if !self.stdout.must(text, FAREWELL) {
+            self.lost_lines += 1;
+        }
+    }
+}
