@@ -1,0 +1,16 @@
+//! turnaway's chores, as a library: `cargo xtask` is a thin command line over
+//! it, and the guest tests call [`vm`] directly.
+
+mod apt;
+pub mod build;
+mod cache;
+mod command;
+pub mod lint;
+mod packages;
+pub mod run;
+pub mod setup;
+mod steps;
+pub mod test;
+mod toolchain;
+pub mod vm;
+mod workspace;

@@ -1,0 +1,48 @@
+//! `cargo xtask`: everything this repository needs done that cargo alone does not do.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{build, lint, run, setup, test, vm};
+
+/// turnaway's chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building needs and this machine lacks
+    Setup(setup::Options),
+    /// Build the kernel side into target/bpf/turnaway.bpf.o
+    BuildEbpf,
+    /// Build turnaway, linked statically, and print its path
+    Build(build::Options),
+    /// Build turnaway and run `turnaway trace` as root
+    Run(run::Options),
+    /// Run every test: unit, scenario and guest tests
+    Test(test::Options),
+    /// Test kernels in virtual machines
+    Vm(vm::cli::Options),
+    /// Check format, lints, documentation, licences and sources
+    Lint(lint::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Setup(options) => setup::run(options).map(|()| ExitCode::SUCCESS),
+        Task::BuildEbpf => build::ebpf().map(|_object| ExitCode::SUCCESS),
+        Task::Build(options) => build::run(options).map(|()| ExitCode::SUCCESS),
+        Task::Run(options) => run::run(&options).map(|never| match never {}),
+        Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Vm(options) => vm::cli::run(options),
+        Task::Lint(options) => lint::run(options).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,27 @@
+//! The Debian packages used, each with what it is for. There is no other list.
+
+/// What compiling the kernel side and linking anything needs.
+pub(crate) const BUILD: &[&str] = &[
+    "gcc",                     // the linker driver of every Rust program
+    "libc6-dev",               // crt1.o and the static libc that turnaway is linked with
+    "rustc-web",               // the rustc that knows the BPF target …
+    "libstd-rust-web-dev-bpf", // … and core, compiled for it
+    "llvm-22-dev",             // what bpf-linker is built on; as new as that rustc's LLVM
+];
+
+/// What lints and tests run, trace or compare with.
+pub(crate) const TESTS: &[&str] = &[
+    "rust-web-clippy", // clippy for the kernel side; the host's comes with rustup
+    "qemu-system-x86", // boots the test kernels
+    "nginx-light",     // servers and proxies whose listeners are made to turn clients away
+    "haproxy",
+    "redis-server",
+    "memcached",
+    "pgbouncer",
+    "postgresql",
+    "nodejs", // acceptors written in other languages
+    "python3",
+    "golang-go",
+    "bpftool", // shows what is loaded, independently of turnaway
+    "strace",  // shows what accept returned, independently of turnaway
+];
