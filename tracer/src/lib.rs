@@ -6,9 +6,14 @@
 //! (exact totals) → [`record`] (the public schema) → [`sink`] (where it goes).
 
 pub mod aggregate;
+pub mod attribute;
 pub mod cli;
 pub mod doctor;
+pub mod errno;
 pub mod event;
 pub mod filter;
 pub mod kernel;
+pub mod record;
+pub mod sink;
 pub mod text;
+pub mod trace;

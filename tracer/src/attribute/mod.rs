@@ -15,7 +15,7 @@ pub mod timens;
 
 pub use cgroup::Runtime;
 pub use container::{Container, Pod};
-pub use process::Attributor;
+pub use process::{Adopted, Attributor};
 pub use task::NofileLimits;
 
 /// Who a process is, beyond what the kernel side reports with each failure.

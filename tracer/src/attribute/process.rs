@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use super::{
     task::{Stat, Task},
     timens,
 };
-use crate::event::{Key, Process, ProcessId};
+use crate::event::{Process, ProcessId};
 
 /// Most processes that are remembered.
 const IDENTITIES: usize = 4096;
@@ -40,6 +40,15 @@ pub struct Attributor {
     owners: Cache<u64, Believed<Owners>>,
 }
 
+/// A program found behind a kernel worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adopted {
+    /// The program's process.
+    pub id: ProcessId,
+    /// What is known of it; thread, limit and user are those of the failure.
+    pub facts: Process,
+}
+
 #[derive(Debug)]
 struct Believed<T> {
     value: T,
@@ -48,7 +57,7 @@ struct Believed<T> {
 
 #[derive(Debug)]
 struct Entry {
-    identity: Arc<Identity>,
+    identity: Rc<Identity>,
     read: Instant,
     /// What the kernel side said then: a change means that procfs has changed too.
     facts: Changing,
@@ -123,7 +132,7 @@ impl Attributor {
     /// `facts` is what the kernel side said of it just now. A process that is gone keeps
     /// what was read while it lived, or has what the facts lead to; one that took over
     /// its pid is never described in its place.
-    pub fn process(&mut self, id: ProcessId, facts: &Process) -> Arc<Identity> {
+    pub fn process(&mut self, id: ProcessId, facts: &Process) -> Rc<Identity> {
         let changing = Changing::of(facts);
         let mut before = None;
         // Without a start there is nothing to tell a reused pid by: nothing is kept.
@@ -131,14 +140,14 @@ impl Attributor {
             && let Some(entry) = self.identities.get(&id)
         {
             if entry.facts == changing && entry.read.elapsed() < self.believed {
-                return Arc::clone(&entry.identity);
+                return Rc::clone(&entry.identity);
             }
-            before = Some(Arc::clone(&entry.identity));
+            before = Some(Rc::clone(&entry.identity));
         }
-        let identity = Arc::new(self.look(id, facts, before.as_deref()));
+        let identity = Rc::new(self.look(id, facts, before.as_deref()));
         if id.start_boottime_ns != 0 {
             let entry = Entry {
-                identity: Arc::clone(&identity),
+                identity: Rc::clone(&identity),
                 read: Instant::now(),
                 facts: changing,
             };
@@ -185,49 +194,44 @@ impl Attributor {
         value
     }
 
-    /// Puts the program in the place of a kernel worker that failed on its behalf
-    /// (io_uring before Linux 5.12): the one process that holds the listener.
+    /// The program that a kernel worker failed for (io_uring before Linux 5.12): the one
+    /// process that holds the listener.
     ///
-    /// The worker stays visible as the failing thread. Returns false, and changes
-    /// nothing, where the task is no such worker or where the program cannot be told
-    /// because several processes hold the listener.
-    pub fn unmask(&mut self, key: &mut Key, process: &mut Process) -> bool {
-        let Some(inode) = key.socket_inode.filter(|_| process.kernel_worker) else {
-            return false;
-        };
-        let owners = self.owners(inode);
+    /// `facts` are the worker's. The worker stays visible as the failing thread. `None`
+    /// where the task is no such worker, or where the program cannot be told because
+    /// several processes hold the listener.
+    pub fn adopt(&mut self, socket_inode: u64, facts: &Process) -> Option<Adopted> {
+        if !facts.kernel_worker {
+            return None;
+        }
+        let owners = self.owners(socket_inode);
         // While it works, a worker borrows the program's descriptor table.
-        let mut pids = owners.pids.iter().filter(|pid| **pid != key.process.pid);
+        let mut pids = owners.pids.iter().filter(|pid| **pid != facts.tid);
         let (Some(&pid), None, true) = (pids.next(), pids.next(), owners.complete) else {
-            return false;
+            return None;
         };
-        let Some(task) = Task::open(&self.root, pid) else {
-            return false;
-        };
-        let (Some(stat), Some(comm)) = (task.stat(), task.comm()) else {
-            return false;
-        };
+        let task = Task::open(&self.root, pid)?;
+        let stat = task.stat()?;
         // procfs tells the start to a tick; the process may be known more exactly.
         let known = self
             .identities
             .keys()
-            .map(|id| (id.pid, id.start_boottime_ns))
-            .find(|(known, start)| *known == pid && self.ticks.of(*start) == stat.start_ticks);
-        key.process = ProcessId {
-            pid,
-            start_boottime_ns: known
-                .map_or_else(|| self.ticks.earliest(stat.start_ticks), |(_, start)| start),
-        };
-        *process = Process {
-            comm,
-            parent_pid: Some(stat.parent).filter(|pid| *pid != 0),
-            // The worker's own are not the program's.
-            cgroup_id: None,
-            ns_pid: None,
-            kernel_worker: false,
-            ..process.clone()
-        };
-        true
+            .find(|id| id.pid == pid && self.ticks.of(id.start_boottime_ns) == stat.start_ticks);
+        Some(Adopted {
+            id: known.copied().unwrap_or_else(|| ProcessId {
+                pid,
+                start_boottime_ns: self.ticks.earliest(stat.start_ticks),
+            }),
+            facts: Process {
+                comm: task.comm()?,
+                parent_pid: Some(stat.parent).filter(|pid| *pid != 0),
+                // The worker's own are not the program's.
+                cgroup_id: None,
+                ns_pid: None,
+                kernel_worker: false,
+                ..facts.clone()
+            },
+        })
     }
 
     /// The process, if it still lives and is not another of the same pid.

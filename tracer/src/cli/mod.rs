@@ -2,7 +2,7 @@
 
 mod doctor;
 mod errors;
-//mod trace;
+mod trace;
 
 use std::{
     io::{self, Write as _},
@@ -37,7 +37,7 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show failed accepts as they happen
-    //Trace(trace::Args),
+    Trace(trace::Args),
     /// Say what can be seen on this kernel, and what cannot
     Doctor(doctor::Args),
 }
@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
         .format_timestamp_millis()
         .init();
     let result = match cli.command {
-        //Command::Trace(args) => trace::run(args),
+        Command::Trace(args) => trace::run(args),
         Command::Doctor(args) => doctor::run(&args),
     };
     match result {

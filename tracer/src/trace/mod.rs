@@ -18,7 +18,7 @@ use tokio::{
 };
 
 pub use output::Format;
-use output::Output;
+use output::{End, Output};
 
 use crate::{
     aggregate::Totals,
@@ -26,6 +26,7 @@ use crate::{
     event::{Count, Failure, Key, Listener, Process},
     filter::Filter,
     kernel::{
+        attach::HookStatus,
         session::{self, Losses, Session},
         words,
     },
@@ -172,7 +173,7 @@ impl<'a> Run<'a> {
         eprintln!("tracing failed accepts ({}); Ctrl-C stops", targets.join(", "));
     }
 
-    fn done(&self) -> bool {
+    fn done(&mut self) -> bool {
         self.pipeline.done()
     }
 
@@ -196,14 +197,14 @@ impl<'a> Run<'a> {
         self.session.detach()?;
         self.counts()?;
         let losses = self.session.losses()?;
-        let summary = self.pipeline.summary(&losses, self.session.hooks());
+        let summary = self.pipeline.summary(losses, self.session.hooks());
         self.pipeline.must(summary);
         self.pipeline.stdout.finish(FAREWELL)
     }
 }
 
 impl Pipeline<'_> {
-    fn done(&self) -> bool {
+    fn done(&mut self) -> bool {
         self.stdout.failed() || self.options.lines.is_some_and(|most| self.lines >= most)
     }
 
@@ -215,7 +216,7 @@ impl Pipeline<'_> {
         let show = !self.options.quiet && !self.done();
         let mut shown = false;
         if show {
-            let used = self.attributor.open_descriptors(failure.key.process.pid);
+            let used = self.attributor.open_descriptors(failure.key.process);
             let line = self.output.event(&failure, &identity, used, &self.clock);
             shown = self.stdout.offer(line);
             if shown {
@@ -270,22 +271,22 @@ impl Pipeline<'_> {
             .wants(key, &process.comm, listener, who.cgroup.as_deref())
     }
 
-    fn summary(&mut self, losses: &Losses, hooks: &[crate::kernel::attach::HookStatus]) -> String {
+    fn summary(&mut self, losses: Losses, hooks: &[HookStatus]) -> String {
         let attributor = &mut self.attributor;
         let totals = self
             .totals
             .sorted()
             .into_iter()
             .map(|(key, total)| (key, total, attributor.process(key.process, &total.process)))
-            .collect::<Vec<_>>();
-        self.output.summary(
-            &totals,
-            self.totals.other(),
+            .collect();
+        let end = End {
+            totals,
+            other: self.totals.other(),
             losses,
-            self.lost_lines,
+            lost_lines: self.lost_lines,
             hooks,
-            &self.clock,
-        )
+        };
+        self.output.summary(&end, &self.clock)
     }
 
     fn must(&mut self, text: String) {

@@ -1,13 +1,11 @@
 //! Identities from a tree of files that looks like a host's.
 
-use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
-
-use turnaway_common::Reason;
+use std::{fs, os::unix::fs::symlink, path::Path, rc::Rc, time::Duration};
 
 use super::{Attributor, Ticks};
 use crate::{
-    attribute::{Container, Identity, Parent, Pod, Runtime},
-    event::{Key, Op, Process, ProcessId, Tier},
+    attribute::{Adopted, Container, Identity, Parent, Pod, Runtime},
+    event::{Process, ProcessId},
 };
 
 const TICK_NS: u64 = 10_000_000;
@@ -187,7 +185,7 @@ fn what_is_known_is_not_read_again_until_it_changes() {
     let first = attributor.process(process, &facts("sh"));
     // It executes another program.
     host.run(812, "nginx", 1, 500);
-    assert!(Arc::ptr_eq(
+    assert!(Rc::ptr_eq(
         &first,
         &attributor.process(process, &facts("sh"))
     ));
@@ -277,27 +275,19 @@ fn the_kernel_side_knows_the_pid_namespace_first() {
 }
 
 #[test]
-fn a_worker_is_unmasked_where_one_process_holds_the_listener() {
+fn a_worker_is_adopted_where_one_process_holds_the_listener() {
     let host = Host::new();
-    host.run(812, "server", 1, 500);
-    // A worker that has borrowed the table, as seen while it works.
-    for pid in [812, 77] {
-        fs::create_dir_all(host.root().join(format!("proc/{pid}/fd"))).expect("created");
-        symlink(
-            "socket:[4242]",
-            host.root().join(format!("proc/{pid}/fd/3")),
-        )
-        .expect("linked");
-    }
-    let mut key = Key {
-        process: id(77, 3 * TICK_NS),
-        socket_inode: Some(4242),
-        reason: Reason::AcceptEmfile,
-        errno: 24,
-        op: Op::IoUring,
-        tier: Tier::Kprobe,
+    let hold = |pid: u32| {
+        let descriptors = host.root().join(format!("proc/{pid}/fd"));
+        fs::create_dir_all(&descriptors).expect("created");
+        symlink("socket:[4242]", descriptors.join("3")).expect("linked");
     };
-    let mut process = Process {
+    host.run(812, "server", 1, 500);
+    hold(812);
+    // A worker that has borrowed the table, as seen while it works.
+    hold(77);
+    let worker = Process {
+        tid: 77,
         comm: b"io_wqe_worker-0".to_vec(),
         thread_comm: b"io_wqe_worker-0".to_vec(),
         cgroup_id: Some(1),
@@ -305,30 +295,38 @@ fn a_worker_is_unmasked_where_one_process_holds_the_listener() {
         ..facts("")
     };
     let mut attributor = host.attributor();
-    let (masked_key, masked) = (key, process.clone());
-    assert!(attributor.unmask(&mut key, &mut process));
-    assert_eq!(key.process, id(812, 500 * TICK_NS));
-    assert_eq!(process.comm, b"server");
-    assert_eq!(process.thread_comm, b"io_wqe_worker-0");
-    assert_eq!((process.cgroup_id, process.parent_pid), (None, Some(1)));
-    assert!(!attributor.process(key.process, &process).exited);
-    assert!(!attributor.unmask(&mut key, &mut process), "once is enough");
+    let adopted = attributor.adopt(4242, &worker).expect("found");
+    assert_eq!(
+        adopted,
+        Adopted {
+            id: id(812, 500 * TICK_NS),
+            facts: Process {
+                comm: b"server".to_vec(),
+                parent_pid: Some(1),
+                cgroup_id: None,
+                kernel_worker: false,
+                ..worker.clone()
+            },
+        }
+    );
+    assert!(!attributor.process(adopted.id, &adopted.facts).exited);
+    assert_eq!(
+        attributor.adopt(4242, &adopted.facts),
+        None,
+        "once is enough"
+    );
+    assert_eq!(attributor.adopt(1, &worker), None, "nobody holds it");
 
     // A process already known by its exact start stays one process.
     let mut attributor = host.attributor();
     let exact = id(812, 500 * TICK_NS + 7);
     attributor.process(exact, &facts("server"));
-    let (mut key, mut process) = (masked_key, masked.clone());
-    assert!(attributor.unmask(&mut key, &mut process));
-    assert_eq!(key.process, exact);
+    let adopted = attributor.adopt(4242, &worker).expect("found");
+    assert_eq!(adopted.id, exact);
 
     // With two holders nobody can tell which of them asked.
-    host.run(813, "server", 812, 600);
-    fs::create_dir_all(host.root().join("proc/813/fd")).expect("created");
-    symlink("socket:[4242]", host.root().join("proc/813/fd/3")).expect("linked");
-    let (mut key, mut process) = (masked_key, masked.clone());
-    assert!(!host.attributor().unmask(&mut key, &mut process));
-    assert_eq!((key, process), (masked_key, masked));
+    hold(813);
+    assert_eq!(host.attributor().adopt(4242, &worker), None);
 }
 
 #[test]

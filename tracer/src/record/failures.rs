@@ -1,0 +1,104 @@
+//! What a run and its parts come to: the input of records and of the terminal's summary.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    attribute::Identity,
+    event::{Count, Key, Listener, Process, Tier},
+};
+
+/// Failures of one key.
+#[derive(Clone, Copy, Debug)]
+pub struct Failures<'a> {
+    /// The key.
+    pub key: &'a Key,
+    /// The process at the first of them.
+    pub process: &'a Process,
+    /// The listener at the first of them.
+    pub listener: &'a Listener,
+    /// Who the process is.
+    pub identity: &'a Identity,
+    /// How many.
+    pub count: u64,
+    /// First of them, nanoseconds of `CLOCK_MONOTONIC`.
+    pub first_ns: u64,
+    /// Last of them, nanoseconds of `CLOCK_MONOTONIC`.
+    pub last_ns: u64,
+}
+
+impl<'a> Failures<'a> {
+    /// The growth of a counter.
+    #[must_use]
+    pub fn of_count(count: &'a Count, identity: &'a Identity) -> Self {
+        Self {
+            key: &count.key,
+            process: &count.process,
+            listener: &count.listener,
+            identity,
+            count: count.count,
+            first_ns: count.first_ns,
+            last_ns: count.last_ns,
+        }
+    }
+}
+
+/// What was not seen, not kept or not written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// Exemplars that found the ring buffer full; their failures are counted.
+    pub ring: u64,
+    /// Failures that found the counter map full: counted in no key.
+    pub map: u64,
+    /// Runs of a hook that the kernel left out; `None` where it does not tell.
+    pub missed: Option<u64>,
+    /// Records and lines that were not written because the reader was too slow.
+    pub output: u64,
+}
+
+/// What became of a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HookState {
+    /// In place.
+    Attached,
+    /// Could not be put in place: what it would have seen was not seen.
+    Unavailable,
+}
+
+/// A hook of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hook {
+    /// Its name, such as `accept`.
+    pub name: String,
+    /// Its tier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// Where it sits, such as `fexit/__sys_accept4`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// What became of it.
+    pub status: HookState,
+    /// Why no better tier, or none at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// A whole run.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// When it ended.
+    pub ended: Timestamp,
+    /// How long hooks were in place.
+    pub duration: Duration,
+    /// Exact totals, most failures first.
+    pub totals: &'a [Failures<'a>],
+    /// Failures of keys that were too many to be told apart.
+    pub other: u64,
+    /// What is missing from the totals.
+    pub lost: Lost,
+    /// The hooks.
+    pub hooks: &'a [Hook],
+}

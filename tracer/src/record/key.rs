@@ -1,0 +1,350 @@
+//! The fields that every record of a failure has.
+
+use serde::Serialize;
+
+use super::{Clock, clock::rfc3339};
+use crate::{
+    attribute::{Container, Identity, Runtime},
+    errno,
+    event::{Address, Key, Listener, Op, Process, Tier},
+    text,
+};
+
+/// Why, how, who and on what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeyFields {
+    /// Reason code.
+    pub reason: &'static str,
+    /// Name of the errno.
+    pub errno: String,
+    /// Name of the syscall; where there is none, or it is not known, there is `op`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syscall: Option<&'static str>,
+    /// `io_uring_accept`, or `accept` for a syscall whose name is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub op: Option<&'static str>,
+    /// Whose accept failed.
+    pub process: ProcessFields,
+    /// On what.
+    pub listener: ListenerFields,
+    /// Descriptors and their limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fd: Option<FdFields>,
+    /// What kind of hook saw it.
+    pub tier: Tier,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProcessFields {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Process id in its own pid namespace, where that is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ns_pid: Option<u32>,
+    /// Start, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<String>,
+    /// Failing thread.
+    pub tid: u32,
+    /// Name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comm: Option<String>,
+    /// Name of the failing thread, where it differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// True where the process is a kernel worker whose program could not be found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_worker: Option<bool>,
+    /// Path of the executable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// Effective user id.
+    pub uid: u32,
+    /// Parent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentFields>,
+    /// Path of the cgroup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// Id of the cgroup in the v2 hierarchy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup_id: Option<u64>,
+    /// systemd unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerFields>,
+}
+
+/// A parent process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ParentFields {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comm: Option<String>,
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ContainerFields {
+    /// Id.
+    pub id: String,
+    /// Runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<&'static str>,
+    /// Name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Kubernetes pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodFields>,
+}
+
+/// A Kubernetes pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PodFields {
+    /// Kubernetes' uid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListenerFields {
+    /// Inode number of the socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inode: Option<u64>,
+    /// Descriptor that accept was called on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fd: Option<i32>,
+    /// `inet`, `inet6`, `unix`, `vsock`, or the number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
+    /// `stream`, `seqpacket`, …, or the number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<String>,
+    /// `tcp`, `mptcp`, …, or the number; absent for families without protocols.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// IP address, or the context id of a vsock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u32>,
+    /// Path, or `@name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Inode number of the network namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u32>,
+    /// Connections waiting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u32>,
+    /// The most that may wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<u32>,
+}
+
+/// Descriptors of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FdFields {
+    /// Open descriptors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
+    /// The soft limit that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// True where the limit is "unlimited" and has no number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlimited: Option<bool>,
+    /// io_uring only: whether the limit is a copy from when the accept was armed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_copied: Option<bool>,
+}
+
+impl KeyFields {
+    /// The fields of failures of one key. `fd_used` is the number of open descriptors.
+    #[must_use]
+    pub fn new(
+        key: &Key,
+        process: &Process,
+        listener: &Listener,
+        identity: &Identity,
+        fd_used: Option<u64>,
+        clock: &Clock,
+    ) -> Self {
+        let (syscall, op) = match (key.op, process.syscall) {
+            (Op::IoUring, _) => (None, Some("io_uring_accept")),
+            (Op::Syscall, Some(name)) => (Some(name), None),
+            (Op::Syscall, None) => (None, Some("accept")),
+        };
+        Self {
+            reason: key.reason.code(),
+            errno: errno::name(key.errno).into_owned(),
+            syscall,
+            op,
+            process: ProcessFields::new(key, process, identity, clock),
+            listener: ListenerFields::new(key.socket_inode, listener),
+            fd: FdFields::new(key.op, process, fd_used),
+            tier: key.tier,
+        }
+    }
+}
+
+impl ProcessFields {
+    fn new(key: &Key, process: &Process, identity: &Identity, clock: &Clock) -> Self {
+        let id = key.process;
+        Self {
+            pid: id.pid,
+            ns_pid: identity.ns_pid,
+            start_time: (id.start_boottime_ns != 0)
+                .then(|| rfc3339(clock.wall_of_boottime(id.start_boottime_ns))),
+            tid: process.tid,
+            comm: some_text(&process.comm),
+            thread: some_text(&process.thread_comm).filter(|_| process.thread_comm != process.comm),
+            kernel_worker: process.kernel_worker.then_some(true),
+            exe: identity.exe.as_deref().and_then(some_text),
+            uid: process.uid,
+            parent: identity.parent.as_ref().map(|parent| ParentFields {
+                pid: parent.pid,
+                comm: parent.comm.as_deref().and_then(some_text),
+            }),
+            cgroup: identity.cgroup.as_deref().and_then(some_text),
+            cgroup_id: process.cgroup_id,
+            unit: identity.unit.clone(),
+            container: identity.container.as_ref().map(ContainerFields::new),
+        }
+    }
+}
+
+impl ContainerFields {
+    fn new(container: &Container) -> Self {
+        Self {
+            id: container.id.clone(),
+            runtime: container.runtime.map(Runtime::name),
+            name: container.name.clone(),
+            image: container.image.clone(),
+            pod: container.pod.as_ref().map(|pod| PodFields {
+                uid: pod.uid.clone(),
+                name: pod.name.clone(),
+                namespace: pod.namespace.clone(),
+            }),
+        }
+    }
+}
+
+impl ListenerFields {
+    fn new(inode: Option<u64>, listener: &Listener) -> Self {
+        let (address, port, path) = match &listener.address {
+            None => (None, None, None),
+            Some(Address::Inet(address)) => (
+                Some(address.ip().to_string()),
+                Some(u32::from(address.port())),
+                None,
+            ),
+            Some(Address::Vsock { cid, port }) => (Some(cid.to_string()), Some(*port), None),
+            Some(Address::Unix(name)) => (None, None, some_text(&unix_name(name))),
+        };
+        Self {
+            inode,
+            fd: listener.fd,
+            family: listener.family.map(family_name),
+            r#type: listener.socket_type.map(type_name),
+            protocol: listener
+                .protocol
+                // 0 is no protocol: AF_UNIX and AF_VSOCK have none.
+                .filter(|protocol| *protocol != 0)
+                .map(protocol_name),
+            address,
+            port,
+            path,
+            netns: listener.netns,
+            queue: listener.queue.map(|queue| queue.depth),
+            backlog: listener.queue.map(|queue| queue.backlog),
+        }
+    }
+}
+
+impl FdFields {
+    fn new(op: Op, process: &Process, used: Option<u64>) -> Option<Self> {
+        let limit = process.nofile;
+        let fields = Self {
+            used,
+            limit: limit.and_then(|limit| limit.soft),
+            unlimited: limit.and_then(|limit| limit.soft.is_none().then_some(true)),
+            limit_copied: limit
+                .filter(|_| op == Op::IoUring)
+                .map(|limit| limit.copied),
+        };
+        (fields != Self::default()).then_some(fields)
+    }
+}
+
+fn some_text(bytes: &[u8]) -> Option<String> {
+    (!bytes.is_empty()).then(|| text::json(bytes))
+}
+
+/// How the name of an AF_UNIX socket is written: an abstract one as `@name`, and a path
+/// that begins with `@` as `./@…`, which is the same path.
+#[must_use]
+pub fn unix_name(name: &[u8]) -> Vec<u8> {
+    match name.split_first() {
+        Some((0, name)) => [b"@", name].concat(),
+        Some((b'@', _)) => [b"./", name].concat(),
+        _ => name.to_vec(),
+    }
+}
+
+/// `AF_*` (include/linux/socket.h): those whose sockets can listen.
+#[must_use]
+pub fn family_name(family: u16) -> String {
+    match i32::from(family) {
+        libc::AF_INET => "inet".to_owned(),
+        libc::AF_INET6 => "inet6".to_owned(),
+        libc::AF_UNIX => "unix".to_owned(),
+        libc::AF_VSOCK => "vsock".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// `SOCK_*` (include/linux/net.h).
+fn type_name(kind: u16) -> String {
+    match i32::from(kind) {
+        libc::SOCK_STREAM => "stream".to_owned(),
+        libc::SOCK_DGRAM => "dgram".to_owned(),
+        libc::SOCK_RAW => "raw".to_owned(),
+        libc::SOCK_RDM => "rdm".to_owned(),
+        libc::SOCK_SEQPACKET => "seqpacket".to_owned(),
+        libc::SOCK_DCCP => "dccp".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// `IPPROTO_*` (include/uapi/linux/in.h).
+#[must_use]
+pub fn protocol_name(protocol: u16) -> String {
+    match i32::from(protocol) {
+        libc::IPPROTO_TCP => "tcp".to_owned(),
+        libc::IPPROTO_UDP => "udp".to_owned(),
+        libc::IPPROTO_DCCP => "dccp".to_owned(),
+        libc::IPPROTO_SCTP => "sctp".to_owned(),
+        // SMC takes TCP's place (IPPROTO_SMC, Linux 6.11).
+        256 => "smc".to_owned(),
+        libc::IPPROTO_MPTCP => "mptcp".to_owned(),
+        other => other.to_string(),
+    }
+}

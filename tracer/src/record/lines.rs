@@ -1,0 +1,143 @@
+//! The records themselves: one line each.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Clock, Failures, Hook, KeyFields, Lost, Run, SCHEMA, clock::rfc3339};
+use crate::{attribute::Identity, event::Failure};
+
+/// What every line begins with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Head {
+    schema: &'static str,
+    r#type: &'static str,
+    time: String,
+    host: String,
+}
+
+impl Head {
+    fn new(kind: &'static str, time: Timestamp, host: &str) -> Self {
+        Self {
+            schema: SCHEMA,
+            r#type: kind,
+            time: rfc3339(time),
+            host: host.to_owned(),
+        }
+    }
+}
+
+/// An exemplar: one failure in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Event {
+    #[serde(flatten)]
+    head: Head,
+    monotonic_ns: u64,
+    #[serde(flatten)]
+    key: KeyFields,
+}
+
+impl Event {
+    /// The record of a failure on `host`. `fd_used` is the number of open descriptors,
+    /// counted as soon after the failure as could be.
+    #[must_use]
+    pub fn new(
+        host: &str,
+        failure: &Failure,
+        identity: &Identity,
+        fd_used: Option<u64>,
+        clock: &Clock,
+    ) -> Self {
+        Self {
+            head: Head::new("event", clock.wall_of_monotonic(failure.monotonic_ns), host),
+            monotonic_ns: failure.monotonic_ns,
+            key: KeyFields::new(
+                &failure.key,
+                &failure.process,
+                &failure.listener,
+                identity,
+                fd_used,
+                clock,
+            ),
+        }
+    }
+}
+
+/// Exact growth of one key since its last record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CountRecord {
+    #[serde(flatten)]
+    head: Head,
+    #[serde(flatten)]
+    total: SummaryTotal,
+}
+
+impl CountRecord {
+    /// The record of `failures` on `host`, which were read at `time`.
+    #[must_use]
+    pub fn new(host: &str, time: Timestamp, failures: &Failures<'_>, clock: &Clock) -> Self {
+        Self {
+            head: Head::new("count", time, host),
+            total: SummaryTotal::new(failures, clock),
+        }
+    }
+}
+
+/// One key and what it came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SummaryTotal {
+    #[serde(flatten)]
+    key: KeyFields,
+    count: u64,
+    first: String,
+    last: String,
+}
+
+impl SummaryTotal {
+    fn new(failures: &Failures<'_>, clock: &Clock) -> Self {
+        Self {
+            key: KeyFields::new(
+                failures.key,
+                failures.process,
+                failures.listener,
+                failures.identity,
+                // A number of descriptors belongs to a moment, not to a count.
+                None,
+                clock,
+            ),
+            count: failures.count,
+            first: rfc3339(clock.wall_of_monotonic(failures.first_ns)),
+            last: rfc3339(clock.wall_of_monotonic(failures.last_ns)),
+        }
+    }
+}
+
+/// Last line of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    #[serde(flatten)]
+    head: Head,
+    duration_s: f64,
+    totals: Vec<SummaryTotal>,
+    other: u64,
+    lost: Lost,
+    hooks: Vec<Hook>,
+}
+
+impl Summary {
+    /// The record of a run on `host`.
+    #[must_use]
+    pub fn new(host: &str, run: &Run<'_>, clock: &Clock) -> Self {
+        Self {
+            head: Head::new("summary", run.ended, host),
+            duration_s: run.duration.as_secs_f64(),
+            totals: run
+                .totals
+                .iter()
+                .map(|failures| SummaryTotal::new(failures, clock))
+                .collect(),
+            other: run.other,
+            lost: run.lost,
+            hooks: run.hooks.to_vec(),
+        }
+    }
+}

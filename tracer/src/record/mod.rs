@@ -1,0 +1,25 @@
+//! The public records: what `--output json` writes, one object a line.
+//!
+//! `docs/records.md` documents every field and `docs/schema/turnaway-1.json` is their
+//! JSON Schema. What is unknown is left out, never zero or "".
+
+mod clock;
+mod failures;
+mod key;
+mod lines;
+
+pub use clock::Clock;
+pub use failures::{Failures, Hook, HookState, Lost, Run};
+pub use key::{
+    ContainerFields, FdFields, KeyFields, ListenerFields, ParentFields, PodFields, ProcessFields,
+    family_name, protocol_name, unix_name,
+};
+pub use lines::{CountRecord, Event, Summary, SummaryTotal};
+
+/// Name and version of the records' schema.
+pub const SCHEMA: &str = "turnaway/1";
+
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;

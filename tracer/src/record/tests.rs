@@ -1,0 +1,422 @@
+//! Records against their schema and against each other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    Clock, CountRecord, Event, Failures, Lost, Run, Summary,
+    samples::{self, AT_NS, clock},
+};
+use crate::{
+    attribute::Identity,
+    event::{Address, Failure, Op},
+};
+
+const SCHEMA: &str = include_str!("../../../docs/schema/turnaway-1.json");
+const DOCUMENT: &str = include_str!("../../../docs/records.md");
+
+fn value(record: impl Serialize) -> Value {
+    // Through text, as a reader would see it.
+    let line = serde_json::to_string(&record).expect("serialised");
+    assert!(!line.contains('\n'), "one record, one line: {line}");
+    serde_json::from_str(&line).expect("JSON")
+}
+
+fn all_samples() -> Vec<(Failure, Identity)> {
+    let mut samples = vec![samples::rich(), samples::minimal(), samples::hostile()];
+    let (mut vsock, identity) = samples::rich();
+    vsock.listener.family = Some(40);
+    vsock.listener.protocol = Some(0);
+    vsock.listener.address = Some(Address::Vsock {
+        cid: u32::MAX,
+        port: u32::MAX,
+    });
+    samples.push((vsock, identity));
+    let (mut inet6, identity) = samples::rich();
+    inet6.listener.family = Some(10);
+    inet6.listener.protocol = Some(262);
+    inet6.listener.address = Some(Address::Inet(SocketAddr::from(([0; 16], 80))));
+    samples.push((inet6, identity));
+    let (mut odd, identity) = samples::rich();
+    odd.listener.family = Some(999);
+    odd.listener.socket_type = Some(99);
+    odd.listener.protocol = Some(9_999);
+    odd.listener.address = Some(Address::Unix(Vec::new()));
+    samples.push((odd, identity));
+    samples
+}
+
+fn event(failure: &Failure, identity: &Identity, used: Option<u64>) -> Value {
+    value(Event::new("db1", failure, identity, used, &clock()))
+}
+
+fn failures<'a>(failure: &'a Failure, identity: &'a Identity) -> Failures<'a> {
+    Failures {
+        key: &failure.key,
+        process: &failure.process,
+        listener: &failure.listener,
+        identity,
+        count: 12_345,
+        first_ns: AT_NS - 1_000_000_000,
+        last_ns: AT_NS,
+    }
+}
+
+fn count(failure: &Failure, identity: &Identity) -> Value {
+    let time = clock().wall_of_monotonic(AT_NS);
+    let failures = failures(failure, identity);
+    value(CountRecord::new("db1", time, &failures, &clock()))
+}
+
+fn summary(samples: &[(Failure, Identity)], lost: Lost) -> Value {
+    let totals: Vec<_> = samples
+        .iter()
+        .map(|(failure, identity)| failures(failure, identity))
+        .collect();
+    let run = Run {
+        ended: clock().wall_of_monotonic(AT_NS),
+        duration: Duration::from_millis(90_500),
+        totals: &totals,
+        other: 0,
+        lost,
+        hooks: &samples::hooks(),
+    };
+    value(Summary::new("db1", &run, &clock()))
+}
+
+fn all_records() -> Vec<Value> {
+    let samples = all_samples();
+    let mut records = Vec::new();
+    for (failure, identity) in &samples {
+        records.push(event(failure, identity, Some(1_024)));
+        records.push(event(failure, identity, None));
+        records.push(count(failure, identity));
+    }
+    records.push(summary(&samples, Lost::default()));
+    records.push(summary(
+        &[],
+        Lost {
+            ring: 1,
+            map: 2,
+            missed: Some(3),
+            output: u64::MAX,
+        },
+    ));
+    records
+}
+
+fn schema() -> Value {
+    serde_json::from_str(SCHEMA).expect("the schema is JSON")
+}
+
+fn validator() -> jsonschema::Validator {
+    jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema())
+        .expect("the schema is one")
+}
+
+#[test]
+fn every_record_fits_the_schema() {
+    let validator = validator();
+    for record in all_records() {
+        let errors: Vec<String> = validator
+            .iter_errors(&record)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{errors:#?} in {record:#}");
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_the_records_never_are() {
+    let validator = validator();
+    let (failure, identity) = samples::rich();
+    let good = event(&failure, &identity, Some(1));
+    assert!(validator.is_valid(&good));
+    for (pointer, wrong) in [
+        ("/schema", json!("turnaway/2")),
+        ("/time", json!("2026-11-24T03:12:04Z")),
+        ("/host", json!("")),
+        ("/errno", json!(24)),
+        ("/reason", json!("EMFILE")),
+        ("/tier", json!("magic")),
+        ("/process/comm", json!("")),
+        ("/process/exe", json!(null)),
+        ("/process/pid", json!(-1)),
+        ("/process/container/runtime", json!("other")),
+        ("/process/container/pod", json!({})),
+        ("/listener/port", json!("80")),
+        ("/listener/family", json!("ipv4")),
+        ("/fd", json!({})),
+    ] {
+        let mut bad = good.clone();
+        *bad.pointer_mut(pointer).expect(pointer) = wrong;
+        assert!(!validator.is_valid(&bad), "{pointer}");
+    }
+    // A field the schema does not know, at each level; and each required one missing.
+    for pointer in [
+        "",
+        "/process",
+        "/process/parent",
+        "/process/container",
+        "/listener",
+        "/fd",
+    ] {
+        let mut bad = good.clone();
+        let object = bad.pointer_mut(pointer).and_then(Value::as_object_mut);
+        object.expect(pointer).insert("new".to_owned(), json!(1));
+        assert!(!validator.is_valid(&bad), "{pointer}");
+    }
+    for field in [
+        "schema", "type", "time", "host", "reason", "errno", "syscall", "process",
+    ] {
+        let mut bad = good.clone();
+        bad.as_object_mut().expect("an object").remove(field);
+        assert!(!validator.is_valid(&bad), "{field}");
+    }
+    let mut both = good;
+    both["op"] = json!("accept");
+    assert!(!validator.is_valid(&both), "syscall and op");
+}
+
+/// Every field that the schema's objects have, as `definition.field`.
+fn schema_fields() -> BTreeSet<String> {
+    let schema = schema();
+    let definitions = schema["$defs"].as_object().expect("definitions");
+    definitions
+        .iter()
+        .filter_map(|(name, definition)| Some((name, definition.get("properties")?.as_object()?)))
+        .flat_map(|(name, fields)| fields.keys().map(move |field| format!("{name}.{field}")))
+        .collect()
+}
+
+#[test]
+fn the_schema_has_no_field_that_no_record_has() {
+    let mut seen = BTreeSet::new();
+    let mut note = |definition: &str, object: &Value| {
+        for field in object.as_object().into_iter().flat_map(|it| it.keys()) {
+            seen.insert(format!("{definition}.{field}"));
+        }
+    };
+    for record in all_records() {
+        note(record["type"].as_str().expect("a type"), &record);
+        let totals = record["totals"].as_array().cloned().unwrap_or_default();
+        for total in &totals {
+            note("total", total);
+        }
+        note("lost", &record["lost"]);
+        for hook in record["hooks"].as_array().into_iter().flatten() {
+            note("hook", hook);
+        }
+        for key in totals.iter().chain([&record]) {
+            note("process", &key["process"]);
+            note("parent", &key["process"]["parent"]);
+            note("container", &key["process"]["container"]);
+            note("pod", &key["process"]["container"]["pod"]);
+            note("listener", &key["listener"]);
+            note("fd", &key["fd"]);
+        }
+    }
+    assert_eq!(seen, schema_fields());
+}
+
+#[test]
+fn every_field_is_documented() {
+    // How the document writes the fields of objects in objects.
+    let written = |definition: &str, field: &str| match definition {
+        "parent" | "container" | "lost" => format!("`{definition}.{field}`"),
+        "pod" => format!("`container.pod.{field}`"),
+        "hook" => format!("`hooks[].{field}`"),
+        _ => format!("`{field}`"),
+    };
+    let undocumented: Vec<String> = schema_fields()
+        .into_iter()
+        .filter(|field| {
+            let (definition, name) = field.split_once('.').expect("definition.field");
+            // An object is documented by its fields.
+            let is_object = matches!(name, "parent" | "container" | "pod" | "lost");
+            !is_object && !DOCUMENT.contains(&written(definition, name))
+        })
+        .collect();
+    assert_eq!(undocumented, Vec::<String>::new());
+}
+
+#[test]
+fn the_documents_examples_fit_the_schema() {
+    let validator = validator();
+    let mut kinds = BTreeMap::new();
+    for block in DOCUMENT.split("```json\n").skip(1) {
+        let (example, _) = block.split_once("```").expect("a closed block");
+        let record: Value = serde_json::from_str(example).expect("JSON");
+        let errors: Vec<String> = validator
+            .iter_errors(&record)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{errors:#?} in {record:#}");
+        *kinds.entry(record["type"].to_string()).or_insert(0) += 1;
+    }
+    assert_eq!(kinds.len(), 3, "one example of each type: {kinds:?}");
+}
+
+#[test]
+fn a_rich_event() {
+    let (failure, identity) = samples::rich();
+    assert_eq!(
+        event(&failure, &identity, Some(1_024)),
+        json!({
+            "schema": "turnaway/1",
+            "type": "event",
+            "time": "2026-11-24T03:12:04.123456789Z",
+            "host": "db1",
+            "monotonic_ns": AT_NS,
+            "reason": "accept.emfile",
+            "errno": "EMFILE",
+            "syscall": "accept4",
+            "process": {
+                "pid": 812,
+                "ns_pid": 7,
+                "start_time": "2026-11-23T02:11:08.123456788Z",
+                "tid": 815,
+                "comm": "pgbouncer",
+                "thread": "acceptor",
+                "exe": "/usr/sbin/pgbouncer",
+                "uid": 106,
+                "parent": {"pid": 1, "comm": "systemd"},
+                "cgroup": "/system.slice/pgbouncer.service",
+                "cgroup_id": 4711,
+                "unit": "pgbouncer.service",
+                "container": {
+                    "id": "4f5cbdb2ca0e9a3e4f2d4a1c0b9e8d7c6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c",
+                    "runtime": "containerd",
+                    "name": "pooler",
+                    "image": "registry.example/pgbouncer:1.23",
+                    "pod": {
+                        "uid": "1b6b27d1-3b7e-4a86-8c8e-2f6f0d0a7c11",
+                        "name": "pooler-0",
+                        "namespace": "shop"
+                    }
+                }
+            },
+            "listener": {
+                "inode": 31337,
+                "fd": 9,
+                "family": "inet",
+                "type": "stream",
+                "protocol": "tcp",
+                "address": "0.0.0.0",
+                "port": 6432,
+                "netns": 4_026_531_840_u32,
+                "queue": 129,
+                "backlog": 128
+            },
+            "fd": {"used": 1024, "limit": 1024},
+            "tier": "trampoline"
+        })
+    );
+}
+
+#[test]
+fn what_is_unknown_is_absent() {
+    let (failure, identity) = samples::minimal();
+    assert_eq!(
+        event(&failure, &identity, None),
+        json!({
+            "schema": "turnaway/1",
+            "type": "event",
+            "time": "2026-11-24T03:12:04.123456789Z",
+            "host": "db1",
+            "monotonic_ns": AT_NS,
+            "reason": "accept.other",
+            "errno": "E4000",
+            "op": "accept",
+            "process": {"pid": 1, "tid": 1, "uid": 0},
+            "listener": {},
+            "tier": "tracepoint"
+        })
+    );
+}
+
+#[test]
+fn a_hostile_event() {
+    let (failure, identity) = samples::hostile();
+    let event = event(&failure, &identity, None);
+    let evil = "\u{1b}]0;x\u{7}\n\\xff\u{202e}\"\\,\0";
+    assert_eq!(event["op"], "io_uring_accept");
+    assert_eq!(event.get("syscall"), None);
+    assert_eq!(event["process"]["comm"], evil);
+    assert_eq!(event["process"]["thread"], "\\xfe");
+    assert_eq!(event["process"]["kernel_worker"], true);
+    assert_eq!(event["listener"]["path"], format!("@{evil}"));
+    assert_eq!(event["listener"].get("protocol"), None);
+    assert_eq!(
+        event["fd"],
+        json!({"unlimited": true, "limit_copied": true})
+    );
+}
+
+#[test]
+fn counts_and_totals_carry_the_key_and_exact_times() {
+    let (failure, identity) = samples::rich();
+    let event = event(&failure, &identity, None);
+    let count = count(&failure, &identity);
+    let summary = summary(&[(failure, identity)], Lost::default());
+    for counted in [&count, &summary["totals"][0]] {
+        assert_eq!(counted["count"], 12_345);
+        assert_eq!(counted["first"], "2026-11-24T03:12:03.123456789Z");
+        assert_eq!(counted["last"], "2026-11-24T03:12:04.123456789Z");
+        for field in [
+            "reason", "errno", "syscall", "process", "listener", "fd", "tier",
+        ] {
+            assert_eq!(counted[field], event[field], "{field}");
+        }
+    }
+    assert_eq!(summary["duration_s"], 90.5);
+    assert_eq!(
+        summary["lost"],
+        json!({"ring": 0, "map": 0, "missed": null, "output": 0})
+    );
+}
+
+#[test]
+fn the_limit_that_io_uring_keeps_is_said_either_way() {
+    let (mut failure, identity) = samples::rich();
+    failure.key.op = Op::IoUring;
+    let event = event(&failure, &identity, None);
+    assert_eq!(event["fd"], json!({"limit": 1024, "limit_copied": false}));
+}
+
+#[test]
+fn a_path_that_looks_abstract_is_told_apart() {
+    assert_eq!(super::unix_name(b"\0name"), b"@name");
+    assert_eq!(super::unix_name(b"@name"), b"./@name");
+    assert_eq!(super::unix_name(b"/run/x"), b"/run/x");
+    assert_eq!(super::unix_name(b""), b"");
+}
+
+#[test]
+fn a_clock_is_all_that_times_depend_on() {
+    let (failure, identity) = samples::rich();
+    let later = Clock::fixed(
+        "2030-01-01T00:00:00Z".parse().expect("a time"),
+        AT_NS,
+        AT_NS,
+    );
+    let event = value(Event::new("db1", &failure, &identity, None, &later));
+    assert_eq!(event["time"], "2030-01-01T00:00:00.000000000Z");
+}
+
+#[test]
+fn the_schema_knows_every_reason() {
+    let codes: Vec<&str> = turnaway_common::Reason::ALL
+        .iter()
+        .map(|reason| reason.code())
+        .collect();
+    assert_eq!(schema()["$defs"]["reason"]["enum"], json!(codes));
+}
