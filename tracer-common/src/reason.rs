@@ -141,7 +141,15 @@ mod tests {
 
     #[test]
     fn normal_life_is_no_failure() {
-        for errno in [errno::EAGAIN, errno::EINTR, errno::ECANCELED, 512, 513, 514, 516] {
+        for errno in [
+            errno::EAGAIN,
+            errno::EINTR,
+            errno::ECANCELED,
+            512,
+            513,
+            514,
+            516,
+        ] {
             assert_eq!(Reason::of_accept(errno), None, "{errno}");
         }
     }
@@ -149,7 +157,11 @@ mod tests {
     #[test]
     fn an_unknown_errno_is_kept() {
         for errno in [100, 101, 110, 113, 133, 511, 517, 4095] {
-            assert_eq!(Reason::of_accept(errno), Some(Reason::AcceptOther), "{errno}");
+            assert_eq!(
+                Reason::of_accept(errno),
+                Some(Reason::AcceptOther),
+                "{errno}"
+            );
         }
     }
 }

@@ -213,17 +213,11 @@ fn uring_file_kretprobe(ctx: RetProbeContext) -> u32 {
 /// passes 0 for `file_flags`; io_uring passes `O_NONBLOCK` but from its kernel workers.
 #[inline(always)]
 fn from_io_uring(file_flags: u32) -> bool {
-    file_flags & O_NONBLOCK != 0
-        || facts::current_task().is_some_and(facts::is_kernel_thread)
+    file_flags & O_NONBLOCK != 0 || facts::current_task().is_some_and(facts::is_kernel_thread)
 }
 
 #[inline(always)]
-fn uring_file_failed<C: EbpfContext>(
-    ctx: &C,
-    call: &UringCall,
-    ret: i32,
-    tier: u8,
-) -> Option<()> {
+fn uring_file_failed<C: EbpfContext>(ctx: &C, call: &UringCall, ret: i32, tier: u8) -> Option<()> {
     let errno = errno_of(i64::from(ret))?;
     if errno == errno::EAGAIN {
         return None;
@@ -284,8 +278,8 @@ fn uring_completed<C: EbpfContext>(ctx: &C, request: u64, res: i32) -> Option<()
 
 #[inline(always)]
 fn this_thread() -> u64 {
-    let (tgid, tid) = facts::current_ids();
-    u64::from(tgid) << 32 | u64::from(tid)
+    let (process, thread) = facts::current_ids();
+    (u64::from(process) << 32) | u64::from(thread)
 }
 
 #[inline(always)]

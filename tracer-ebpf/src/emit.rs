@@ -76,7 +76,10 @@ pub(crate) fn failure<C: EbpfContext>(ctx: &C, task: Addr, failure: &Failure) ->
     let now = unsafe { bpf_ktime_get_ns() };
     let Some(exemplar) = count(&key, now, task, failure) else {
         lose(lost::MAP);
-        debug!(ctx, "the counter map is full: a failure of {} is lost", tgid);
+        debug!(
+            ctx,
+            "the counter map is full: a failure of {} is lost", tgid
+        );
         return None;
     };
     if exemplar {
@@ -139,26 +142,20 @@ fn wanted_port(socket_inode: u64, file: u64) -> bool {
 
 /// Counts one failure; says whether it may have an exemplar. `None`: there is no room.
 #[inline(always)]
-fn count(
-    key: &FailureKey,
-    now: u64,
-    task: Addr,
-    failure: &Failure,
-) -> Option<bool> {
+fn count(key: &FailureKey, now: u64, task: Addr, failure: &Failure) -> Option<bool> {
     let map = match GENERATION.get(0) {
         Some(0) | None => &FAILURES_0,
         Some(_) => &FAILURES_1,
     };
     let most = u64::from(global!(FILTER.exemplars_per_key));
-    let (value, is_new) = match map.get_ptr_mut(key) {
-        Some(value) => (value, false),
-        None => {
-            let is_new = map
-                .insert(key, BLANK.get(0)?, u64::from(BPF_NOEXIST))
-                .is_ok();
-            // If it is not new, another CPU was first, or there is no room.
-            (map.get_ptr_mut(key)?, is_new)
-        }
+    let (value, is_new) = if let Some(value) = map.get_ptr_mut(key) {
+        (value, false)
+    } else {
+        let is_new = map
+            .insert(key, BLANK.get(0)?, u64::from(BPF_NOEXIST))
+            .is_ok();
+        // If it is not new, another CPU was first, or there is no room.
+        (map.get_ptr_mut(key)?, is_new)
     };
     // SAFETY: the map's element stays valid for as long as this program runs. Other CPUs
     // add to `count` atomically too; only the one that made the key writes the facts, and

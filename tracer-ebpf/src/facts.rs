@@ -98,7 +98,10 @@ fn read_accept_call(stack: Addr, regs_at: u32, out: &mut AcceptCall) -> bool {
         return false;
     }
     let regs = stack.at(regs_at as usize);
-    let Some(number) = regs.at(global!(SYSCALL_LAYOUT.number) as usize).read::<u64>() else {
+    let Some(number) = regs
+        .at(global!(SYSCALL_LAYOUT.number) as usize)
+        .read::<u64>()
+    else {
         return false;
     };
     if number != u64::from(global!(SYSCALL_LAYOUT.accept))

@@ -9,6 +9,15 @@
     clippy::inline_always,
     reason = "the verifier follows every call; what is small must not become one"
 )]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the signatures of programs are the macros'"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "registers are 64 bits wide; what is kept of them is what the kernel keeps"
+)]
 
 mod accept;
 mod emit;

@@ -10,11 +10,13 @@ use turnaway_common::{FailureCount, FailureKey, layout::lost};
 /// map, waits until no program can still be using this one, and empties it: so no count
 /// is ever read while it grows, and no key stays for longer than it fails.
 #[map]
-pub(crate) static FAILURES_0: HashMap<FailureKey, FailureCount> = HashMap::with_max_entries(16_384, 0);
+pub(crate) static FAILURES_0: HashMap<FailureKey, FailureCount> =
+    HashMap::with_max_entries(16_384, 0);
 
 /// Exact counters, second generation.
 #[map]
-pub(crate) static FAILURES_1: HashMap<FailureKey, FailureCount> = HashMap::with_max_entries(16_384, 0);
+pub(crate) static FAILURES_1: HashMap<FailureKey, FailureCount> =
+    HashMap::with_max_entries(16_384, 0);
 
 /// Which generation to count in: 0 or 1.
 #[map]

@@ -171,12 +171,15 @@ fn lasting_nofile(identity: &Identity, wanted: u64) -> String {
         .unit
         .as_deref()
         // A scope only holds processes that something else started.
-        .filter(|unit| !unit.ends_with(".scope"));
+        .filter(|unit| unit.rsplit('.').next() != Some("scope"));
     if let Some(unit) = unit {
         let user = if identity.user_unit { " --user" } else { "" };
         let inside = match &identity.container {
             Some(container) if container.runtime != Some(Runtime::Podman) => {
-                format!(", inside container {}", text::terminal(container.id.as_bytes()))
+                format!(
+                    ", inside container {}",
+                    text::terminal(container.id.as_bytes())
+                )
             }
             _ => String::new(),
         };
@@ -192,9 +195,9 @@ fn lasting_nofile(identity: &Identity, wanted: u64) -> String {
         );
     };
     match container.runtime {
-        Some(Runtime::Docker) => format!(
-            "docker run --ulimit nofile={wanted}:{wanted}, or ulimits: in the compose file"
-        ),
+        Some(Runtime::Docker) => {
+            format!("docker run --ulimit nofile={wanted}:{wanted}, or ulimits: in the compose file")
+        }
         Some(Runtime::Podman) => format!("podman run --ulimit nofile={wanted}:{wanted}"),
         Some(Runtime::Containerd) => format!(
             "LimitNOFILE={wanted} in containerd.service, from which containers inherit, then \
@@ -227,7 +230,9 @@ fn enfile(about: &Advised<'_>) -> Advice {
             );
             (
                 format!("sysctl -w fs.file-max={wanted}"),
-                Some(format!("fs.file-max = {wanted} in /etc/sysctl.d/90-file-max.conf")),
+                Some(format!(
+                    "fs.file-max = {wanted} in /etc/sysctl.d/90-file-max.conf"
+                )),
             )
         }
         Some(_) => {

@@ -160,7 +160,12 @@ mod tests {
     }
 
     fn wants(filter: &Filter) -> bool {
-        filter.wants(&key(), b"nginx", &listener("[::]:80"), Some(b"/system.slice/a.service"))
+        filter.wants(
+            &key(),
+            b"nginx",
+            &listener("[::]:80"),
+            Some(b"/system.slice/a.service"),
+        )
     }
 
     #[test]
@@ -176,12 +181,30 @@ mod tests {
         };
         assert!(wants(&good));
         for bad in [
-            Filter { pids: vec![1], ..good.clone() },
-            Filter { comms: vec![b"ngin".to_vec()], ..good.clone() },
-            Filter { cgroups: vec!["b.service".to_owned()], ..good.clone() },
-            Filter { ports: vec![8080], ..good.clone() },
-            Filter { errnos: vec![23], ..good.clone() },
-            Filter { reasons: vec![Reason::AcceptEnfile], ..good.clone() },
+            Filter {
+                pids: vec![1],
+                ..good.clone()
+            },
+            Filter {
+                comms: vec![b"ngin".to_vec()],
+                ..good.clone()
+            },
+            Filter {
+                cgroups: vec!["b.service".to_owned()],
+                ..good.clone()
+            },
+            Filter {
+                ports: vec![8080],
+                ..good.clone()
+            },
+            Filter {
+                errnos: vec![23],
+                ..good.clone()
+            },
+            Filter {
+                reasons: vec![Reason::AcceptEnfile],
+                ..good.clone()
+            },
         ] {
             assert!(!wants(&bad), "{bad:?}");
         }

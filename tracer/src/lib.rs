@@ -5,6 +5,7 @@
 //! [`event`] (decoded) → [`attribute`] (process, cgroup, container) → [`aggregate`]
 //! (exact totals) → [`record`] (the public schema) → [`sink`] (where it goes).
 
+pub mod advice;
 pub mod aggregate;
 pub mod attribute;
 pub mod cli;

@@ -87,9 +87,15 @@ fn a_hard_limit_is_never_lowered() {
         }),
         ..about(&identity, 1_024)
     };
-    assert_eq!(now(&with(Some(524_288))), "prlimit --pid 812 --nofile=65535:");
+    assert_eq!(
+        now(&with(Some(524_288))),
+        "prlimit --pid 812 --nofile=65535:"
+    );
     assert_eq!(now(&with(None)), "prlimit --pid 812 --nofile=65535:");
-    assert_eq!(now(&with(Some(4_096))), "prlimit --pid 812 --nofile=65535:65535");
+    assert_eq!(
+        now(&with(Some(4_096))),
+        "prlimit --pid 812 --nofile=65535:65535"
+    );
 }
 
 #[test]
@@ -137,7 +143,11 @@ fn nothing_can_be_typed_for_a_process_that_is_gone() {
 fn an_armed_accept_keeps_its_limit() {
     let identity = Identity::default();
     let mut about = about(&identity, 1_024);
-    let says = |about: &Advised<'_>| emfile(about).note.is_some_and(|note| note.contains("armed"));
+    let says = |about: &Advised<'_>| {
+        emfile(about)
+            .note
+            .is_some_and(|note| note.contains("armed"))
+    };
     assert!(!says(&about));
     about.nofile = Some(NofileLimit {
         soft: Some(1_024),
@@ -161,10 +171,22 @@ fn the_limit_is_set_where_it_comes_from() {
     assert!(lasting(&unit("session-3.scope")).starts_with("ulimit -n 65535"));
     assert!(lasting(&Identity::default()).starts_with("ulimit -n 65535"));
     for (runtime, words) in [
-        (Some(Runtime::Docker), "docker run --ulimit nofile=65535:65535"),
-        (Some(Runtime::Podman), "podman run --ulimit nofile=65535:65535"),
-        (Some(Runtime::Containerd), "LimitNOFILE=65535 in containerd.service"),
-        (Some(Runtime::Crio), "default_ulimits = [\"nofile=65535:65535\"]"),
+        (
+            Some(Runtime::Docker),
+            "docker run --ulimit nofile=65535:65535",
+        ),
+        (
+            Some(Runtime::Podman),
+            "podman run --ulimit nofile=65535:65535",
+        ),
+        (
+            Some(Runtime::Containerd),
+            "LimitNOFILE=65535 in containerd.service",
+        ),
+        (
+            Some(Runtime::Crio),
+            "default_ulimits = [\"nofile=65535:65535\"]",
+        ),
         (Some(Runtime::Lxc), "lxc.prlimit.nofile = 65535"),
         (None, "nofile=65535:65535"),
     ] {
@@ -181,7 +203,10 @@ fn the_limit_is_set_where_it_comes_from() {
 #[test]
 fn units_with_odd_names_are_quoted() {
     let lasting = lasting(&unit(r"a\x2db.service"));
-    assert!(lasting.contains(r"systemctl edit 'a\x2db.service'"), "{lasting}");
+    assert!(
+        lasting.contains(r"systemctl edit 'a\x2db.service'"),
+        "{lasting}"
+    );
     assert_eq!(shell_word("a b"), "'a b'");
     assert_eq!(shell_word("it's"), r"'it'\''s'");
     assert_eq!(shell_word(""), "''");
@@ -190,7 +215,7 @@ fn units_with_odd_names_are_quoted() {
 #[test]
 fn a_full_file_table() {
     let identity = Identity::default();
-    let advise = |file_max, op| {
+    let enfile = |file_max, op| {
         let about = Advised {
             op,
             system: System {
@@ -199,16 +224,20 @@ fn a_full_file_table() {
             },
             ..about(&identity, 1_024)
         };
-        super::advise(Reason::AcceptEnfile, &about)
+        advise(Reason::AcceptEnfile, &about)
     };
-    let advice = advise(Some(400_000), Op::Syscall);
+    let advice = enfile(Some(400_000), Op::Syscall);
     assert_eq!(advice.now.as_deref(), Some("sysctl -w fs.file-max=800000"));
-    assert!(advice.lasting.is_some_and(|it| it.starts_with("fs.file-max = 800000 in ")));
+    assert!(
+        advice
+            .lasting
+            .is_some_and(|it| it.starts_with("fs.file-max = 800000 in "))
+    );
     // systemd's default cannot be what ran out, and cannot be doubled.
-    let advice = advise(Some(i64::MAX.unsigned_abs()), Op::Syscall);
+    let advice = enfile(Some(i64::MAX.unsigned_abs()), Op::Syscall);
     assert!(advice.now.is_some_and(|now| now.starts_with("dmesg")));
     assert_eq!(advice.lasting, None);
-    let advice = advise(None, Op::IoUring);
+    let advice = enfile(None, Op::IoUring);
     assert_eq!(advice.now.as_deref(), Some("sysctl fs.file-nr fs.file-max"));
     assert!(advice.note.is_some_and(|note| note.contains("fixed files")));
 }
@@ -228,7 +257,10 @@ fn every_reason_has_advice_in_single_safe_lines() {
             };
             let advice = advise(*reason, &about);
             assert_ne!(advice, Advice::default(), "{reason:?}");
-            for line in [advice.now, advice.lasting, advice.note].into_iter().flatten() {
+            for line in [advice.now, advice.lasting, advice.note]
+                .into_iter()
+                .flatten()
+            {
                 assert!(!line.chars().any(char::is_control), "{line:?}");
                 assert!(!line.contains("  "), "{line:?}");
             }

@@ -24,7 +24,13 @@ struct Cli {
 
     /// Show turnaway's own messages on stderr: error, warn, info, debug or trace. The
     /// kernel programs' messages are among those of debug.
-    #[arg(long, global = true, value_name = "LEVEL", env = "RUST_LOG", default_value = "error")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "RUST_LOG",
+        default_value = "error"
+    )]
     log: LevelFilter,
 }
 
@@ -71,7 +77,10 @@ pub fn main() -> ExitCode {
 /// Prints a result. A reader that has gone is no error: it has seen what it wanted.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("cannot write to stdout"),
     }

@@ -145,9 +145,15 @@ fn options(args: Args) -> Result<trace::Options> {
             color: match args.color {
                 Color::Always => true,
                 Color::Never => false,
-                Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+                Color::Auto => {
+                    terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+                }
             },
             terminal,
+            width: rustix::termios::tcgetwinsize(std::io::stdout())
+                .ok()
+                .map(|size| usize::from(size.ws_col))
+                .filter(|width| *width > 0),
         }
     };
     let filter = Filter {
@@ -156,7 +162,11 @@ fn options(args: Args) -> Result<trace::Options> {
         cgroups: args.cgroup,
         ports: args.port,
         errnos: args.errno,
-        reasons: args.reason.into_iter().flat_map(|Reasons(all)| all).collect(),
+        reasons: args
+            .reason
+            .into_iter()
+            .flat_map(|Reasons(all)| all)
+            .collect(),
     };
     Ok(trace::Options {
         session: session::Options {

@@ -20,11 +20,27 @@ use crate::{
 
 /// Number, name and purpose of the capabilities that matter (include/uapi/linux/capability.h).
 const CAPABILITIES: &[(u32, &str, &str)] = &[
-    (21, "CAP_SYS_ADMIN", "all of it on kernels before 5.8; mounting tracefs"),
+    (
+        21,
+        "CAP_SYS_ADMIN",
+        "all of it on kernels before 5.8; mounting tracefs",
+    ),
     (39, "CAP_BPF", "loading programs and maps"),
-    (38, "CAP_PERFMON", "attaching them and reading kernel memory"),
-    (19, "CAP_SYS_PTRACE", "reading other users' /proc/PID/fd and exe"),
-    (2, "CAP_DAC_READ_SEARCH", "finding the cgroup of a process that has exited"),
+    (
+        38,
+        "CAP_PERFMON",
+        "attaching them and reading kernel memory",
+    ),
+    (
+        19,
+        "CAP_SYS_PTRACE",
+        "reading other users' /proc/PID/fd and exe",
+    ),
+    (
+        2,
+        "CAP_DAC_READ_SEARCH",
+        "finding the cgroup of a process that has exited",
+    ),
 ];
 
 impl Report {
@@ -115,10 +131,16 @@ fn cgroup_check() -> Check {
             .count()
     };
     let (ok, detail) = match (hierarchies("cgroup2"), hierarchies("cgroup")) {
-        (0, 0) => (false, "none mounted: cgroup, unit and container stay unknown"),
+        (0, 0) => (
+            false,
+            "none mounted: cgroup, unit and container stay unknown",
+        ),
         (_, 0) => (true, "v2"),
         (0, _) => (true, "v1: those of processes that have exited stay unknown"),
-        (_, _) => (true, "hybrid (v1 and v2): those of processes that have exited may stay unknown"),
+        (_, _) => (
+            true,
+            "hybrid (v1 and v2): those of processes that have exited may stay unknown",
+        ),
     };
     Check {
         ok,
@@ -164,7 +186,10 @@ mod tests {
 
     #[test]
     fn the_chosen_mode_is_the_bracketed_one() {
-        assert_eq!(bracketed("none [integrity] confidentiality\n").unwrap(), "integrity");
+        assert_eq!(
+            bracketed("none [integrity] confidentiality\n").unwrap(),
+            "integrity"
+        );
         assert_eq!(bracketed("none integrity"), None);
     }
 }

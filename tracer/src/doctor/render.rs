@@ -43,7 +43,10 @@ pub fn text(report: &Report) -> String {
                 &mut out,
                 false,
                 hook.name,
-                &format!("not attached; not seen: {}", hook.unseen.unwrap_or("unknown")),
+                &format!(
+                    "not attached; not seen: {}",
+                    hook.unseen.unwrap_or("unknown")
+                ),
             ),
         }
         for refusal in &hook.refused {
@@ -126,7 +129,9 @@ mod tests {
             absent_fields: vec!["mptcp_sock.first"],
         };
         let text = text(&report);
-        assert!(text.contains("[--]   accept               not attached; not seen: failed accepts"));
+        assert!(
+            text.contains("[--]   accept               not attached; not seen: failed accepts")
+        );
         assert!(text.contains("kprobe: no kprobes"));
         assert!(text.contains("[--]   CAP_BPF"));
         assert!(text.contains("lockdown: not known"));

@@ -1,6 +1,10 @@
 //! Tries the ways of a plan until one holds, and keeps what was attached.
 
-use std::{fs, os::fd::AsRawFd as _, path::PathBuf};
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
@@ -100,31 +104,32 @@ impl Attacher<'_> {
         let link = match (program, target) {
             (Program::FExit(program), Target::Fexit(function)) => {
                 once_loaded(program.load(function, self.btf))
-                    .map_err(|error| load_error(target, error))?;
-                let id = program.attach().map_err(|error| attach_error(target, error))?;
+                    .map_err(|error| load_error(target, &error))?;
+                let id = program
+                    .attach()
+                    .map_err(|error| attach_error(target, &error))?;
                 Link::Aya(Box::new(program.take_link(id)?))
             }
             (Program::BtfTracePoint(program), Target::BtfTracepoint(tracepoint)) => {
                 once_loaded(program.load(tracepoint, self.btf))
-                    .map_err(|error| load_error(target, error))?;
-                let id = program.attach().map_err(|error| attach_error(target, error))?;
+                    .map_err(|error| load_error(target, &error))?;
+                let id = program
+                    .attach()
+                    .map_err(|error| attach_error(target, &error))?;
                 Link::Aya(Box::new(program.take_link(id)?))
             }
             (Program::TracePoint(program), Target::Tracepoint(category, event)) => {
-                once_loaded(program.load()).map_err(|error| load_error(target, error))?;
+                once_loaded(program.load()).map_err(|error| load_error(target, &error))?;
                 let id = program
                     .attach(category, event)
-                    .map_err(|error| attach_error(target, error))?;
+                    .map_err(|error| attach_error(target, &error))?;
                 Link::Aya(Box::new(program.take_link(id)?))
             }
             (Program::KProbe(program), Target::Kretprobe(function)) => {
-                once_loaded(program.load()).map_err(|error| load_error(target, error))?;
-                let fd = program.fd().map_err(|error| load_error(target, error))?;
+                once_loaded(program.load()).map_err(|error| load_error(target, &error))?;
+                let fd = program.fd().map_err(|error| load_error(target, &error))?;
                 let by_name = match &self.tracefs {
-                    Some(tracefs) => {
-                        use std::os::fd::AsFd as _;
-                        Kretprobe::attach(tracefs, name, function, fd.as_fd())
-                    }
+                    Some(tracefs) => Kretprobe::attach(tracefs, name, function, fd.as_fd()),
                     None => Err(anyhow!("no tracefs")),
                 };
                 match by_name {
@@ -134,16 +139,16 @@ impl Attacher<'_> {
                         log::warn!("{target}: {why:#}; following few blocked calls only");
                         let id = program
                             .attach(function, 0)
-                            .map_err(|error| attach_error(target, error))?;
+                            .map_err(|error| attach_error(target, &error))?;
                         Link::Aya(Box::new(program.take_link(id)?))
                     }
                 }
             }
             (Program::KProbe(program), Target::Kprobe(function)) => {
-                once_loaded(program.load()).map_err(|error| load_error(target, error))?;
+                once_loaded(program.load()).map_err(|error| load_error(target, &error))?;
                 let id = program
                     .attach(function, 0)
-                    .map_err(|error| attach_error(target, error))?;
+                    .map_err(|error| attach_error(target, &error))?;
                 Link::Aya(Box::new(program.take_link(id)?))
             }
             _ => return Err(anyhow!("the program {name} is not one for {target}")),
@@ -155,7 +160,6 @@ impl Attacher<'_> {
             Some(Program::KProbe(program)) => program.fd(),
             _ => return Err(anyhow!("the program {name} is gone")),
         }?;
-        use std::os::fd::AsFd as _;
         let fdinfo = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
         Ok((link, fdinfo.into()))
     }
@@ -200,8 +204,8 @@ fn once_loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
     }
 }
 
-fn load_error(target: &Target, error: ProgramError) -> anyhow::Error {
-    let answer = match &error {
+fn load_error(target: &Target, error: &ProgramError) -> anyhow::Error {
+    let answer = match error {
         ProgramError::LoadError {
             io_error,
             verifier_log,
@@ -235,8 +239,8 @@ fn is_verifier_summary(line: &str) -> bool {
             .any(|start| line.starts_with(start))
 }
 
-fn attach_error(target: &Target, error: ProgramError) -> anyhow::Error {
-    anyhow!("cannot attach {target}: {}", chain(&error))
+fn attach_error(target: &Target, error: &ProgramError) -> anyhow::Error {
+    anyhow!("cannot attach {target}: {}", chain(error))
 }
 
 /// An error and its causes on one line, each said once.

@@ -61,7 +61,8 @@ struct Type<'a> {
     kind: u32,
     vlen: usize,
     kind_flag: bool,
-    size_or_type: u32,
+    /// Size in bytes, or the number of another type, as the kind has it.
+    third: u32,
 }
 
 /// Where a type was found: its number, and the module whose numbering it is in.
@@ -121,14 +122,14 @@ impl Btf {
                 ..id
             };
         }
-        (bits % 8 == 0).then_some(bits / 8)
+        bits.is_multiple_of(8).then_some(bits / 8)
     }
 
     /// Size of a struct, bytes.
     #[must_use]
     pub fn size_of(&self, name: &str) -> Option<u32> {
         let id = self.find(name, &[kind::STRUCT, kind::UNION])?;
-        Some(self.get(id)?.size_or_type)
+        Some(self.get(id)?.third)
     }
 
     /// Parameter types of a function, spelled like `struct sock *`, where this kernel has
@@ -136,7 +137,7 @@ impl Btf {
     #[must_use]
     pub fn function(&self, name: &str) -> Option<Vec<String>> {
         let id = self.find(name, &[kind::FUNC])?;
-        let proto = self.get(id)?.size_or_type;
+        let proto = self.get(id)?.third;
         self.parameters(Id {
             number: proto,
             ..id
@@ -149,15 +150,15 @@ impl Btf {
     pub fn tracepoint(&self, name: &str) -> Option<Vec<String>> {
         let id = self.find(&format!("btf_trace_{name}"), &[kind::TYPEDEF])?;
         let pointer = self.strip(Id {
-            number: self.get(id)?.size_or_type,
+            number: self.get(id)?.third,
             ..id
         })?;
-        let pointed = self.get(pointer)?;
-        if pointed.kind != kind::PTR {
+        let proto = self.get(pointer)?;
+        if proto.kind != kind::PTR {
             return None;
         }
         let mut parameters = self.parameters(Id {
-            number: pointed.size_or_type,
+            number: proto.third,
             ..id
         })?;
         if parameters.is_empty() {
@@ -196,18 +197,17 @@ impl Btf {
                         stars.push(' ');
                     }
                     stars.push('*');
-                    id.number = ty.size_or_type;
+                    id.number = ty.third;
                     continue;
                 }
                 kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-                    id.number = ty.size_or_type;
+                    id.number = ty.third;
                     continue;
                 }
-                kind::STRUCT => "struct ",
                 kind::UNION => "union ",
-                kind::ENUM | kind::ENUM64 => "enum ",
                 kind::FWD if ty.kind_flag => "union ",
-                kind::FWD => "struct ",
+                kind::STRUCT | kind::FWD => "struct ",
+                kind::ENUM | kind::ENUM64 => "enum ",
                 _ => "",
             };
             let name = self.string(id, ty.name).unwrap_or("?");
@@ -243,13 +243,11 @@ impl Btf {
 
     fn get<'a>(&'a self, id: Id<'a>) -> Option<Type<'a>> {
         let index = (id.number as usize).checked_sub(1)?;
-        match self.base.types.get(index) {
-            Some(at) => self.base.read(*at),
-            None => {
-                let blob = id.module?;
-                blob.read(*blob.types.get(index - self.base.types.len())?)
-            }
+        if let Some(at) = self.base.types.get(index) {
+            return self.base.read(*at);
         }
+        let blob = id.module?;
+        blob.read(*blob.types.get(index - self.base.types.len())?)
     }
 
     fn string<'a>(&'a self, id: Id<'a>, offset: u32) -> Option<&'a str> {
@@ -270,7 +268,7 @@ impl Btf {
             let ty = self.get(id)?;
             match ty.kind {
                 kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-                    id.number = ty.size_or_type;
+                    id.number = ty.third;
                 }
                 _ => return Some(id),
             }
@@ -360,7 +358,7 @@ impl Blob {
     fn read(&self, at: usize) -> Option<Type<'_>> {
         let name = self.u32(at)?;
         let info = self.u32(at + 4)?;
-        let size_or_type = self.u32(at + 8)?;
+        let third = self.u32(at + 8)?;
         Some(Type {
             blob: self,
             at,
@@ -368,7 +366,7 @@ impl Blob {
             kind: (info >> 24) & 0x1f,
             vlen: (info & 0xffff) as usize,
             kind_flag: info >> 31 == 1,
-            size_or_type,
+            third,
         })
     }
 
@@ -400,8 +398,7 @@ impl Blob {
 
     fn find_by_offset(&self, name: u32, kinds: &[u32]) -> Option<usize> {
         self.types.iter().position(|at| {
-            self.u32(*at) == Some(name)
-                && self.read(*at).is_some_and(|ty| kinds.contains(&ty.kind))
+            self.u32(*at) == Some(name) && self.read(*at).is_some_and(|ty| kinds.contains(&ty.kind))
         })
     }
 }

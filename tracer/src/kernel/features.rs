@@ -12,7 +12,11 @@ pub fn detect(btf: &Btf) -> Features {
     let syscall_exits = tracefs.as_ref().map_or_else(
         |_| Vec::new(),
         |tracefs| {
-            tracefs::events(tracefs, "syscalls", &["sys_exit_accept", "sys_exit_accept4"])
+            tracefs::events(
+                tracefs,
+                "syscalls",
+                &["sys_exit_accept", "sys_exit_accept4"],
+            )
         },
     );
     Features {

@@ -45,10 +45,7 @@ impl Kretprobe {
             event: format!("{event}_{pid}"),
             perf: None,
         };
-        let definition = format!(
-            "r{INSTANCES}:{}/{} {function}\n",
-            probe.group, probe.event
-        );
+        let definition = format!("r{INSTANCES}:{}/{} {function}\n", probe.group, probe.event);
         command(tracefs, &definition)
             .with_context(|| format!("cannot add the probe {:?}", definition.trim_end()))?;
         let id = tracefs
@@ -121,7 +118,8 @@ fn ours(line: &str) -> Option<(&str, &str)> {
 fn run_on(id: u64, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut attr = perf::bindings::perf_event_attr {
         type_: perf::bindings::PERF_TYPE_TRACEPOINT,
-        size: size_of::<perf::bindings::perf_event_attr>() as u32,
+        size: u32::try_from(size_of::<perf::bindings::perf_event_attr>())
+            .map_err(io::Error::other)?,
         config: id,
         ..Default::default()
     };

@@ -157,9 +157,7 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
         (HookName::Accept, Tier::Tracepoint) => syscall_exits(features),
         (HookName::IoUringAccept, Tier::Trampoline) => Ok(match uring_function(features)? {
             UringFunction::Request => one("uring_fexit", Target::Fexit("io_accept")),
-            UringFunction::File => {
-                one("uring_file_fexit", Target::Fexit("__sys_accept4_file"))
-            }
+            UringFunction::File => one("uring_file_fexit", Target::Fexit("__sys_accept4_file")),
         }),
         (HookName::IoUringAccept, Tier::Kprobe) => Ok(match uring_function(features)? {
             UringFunction::Request => pair("uring_kprobe", "uring_kretprobe", "io_accept"),
@@ -258,7 +256,14 @@ fn uring_function(features: &Features) -> Result<UringFunction, String> {
     expect(
         "__sys_accept4_file",
         features.sys_accept4_file.as_ref(),
-        &["struct file *", "unsigned int", "*", "*", "int", "long unsigned int"],
+        &[
+            "struct file *",
+            "unsigned int",
+            "*",
+            "*",
+            "int",
+            "long unsigned int",
+        ],
     )
     .map(|()| UringFunction::File)
     .map_err(|why_not_file| format!("{why_not_request}; {why_not_file}"))
@@ -294,7 +299,15 @@ mod tests {
             sys_accept4: strings(&["int", "struct sockaddr *", "int *", "int"]),
             io_accept: strings(&["struct io_kiocb *", "unsigned int"]),
             sys_accept4_file: None,
-            io_uring_complete: strings(&["void *", "void *", "u64", "int", "unsigned int", "u64", "u64"]),
+            io_uring_complete: strings(&[
+                "void *",
+                "void *",
+                "u64",
+                "int",
+                "unsigned int",
+                "u64",
+                "u64",
+            ]),
             kprobes: true,
             tracefs: Ok("/sys/kernel/tracing".into()),
             syscall_exits: vec!["sys_exit_accept", "sys_exit_accept4"],

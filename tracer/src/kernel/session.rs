@@ -100,9 +100,8 @@ impl Session {
     ///
     /// May mount tracefs privately: call it before the process has a second thread.
     pub fn start(options: &Options) -> Result<Self> {
-        let btf = Btf::open(super::BTF_DIR.as_ref(), offsets::MODULES).context(
-            "turnaway needs the kernel's type information (CONFIG_DEBUG_INFO_BTF=y)",
-        )?;
+        let btf = Btf::open(super::BTF_DIR.as_ref(), offsets::MODULES)
+            .context("turnaway needs the kernel's type information (CONFIG_DEBUG_INFO_BTF=y)")?;
         let features = features::detect(&btf);
         let tracefs = features.tracefs.clone().ok();
         let plans = plan::plan(&features, options.tier);
@@ -225,16 +224,16 @@ impl Session {
     /// What was not seen or not kept, since the start.
     pub fn losses(&self) -> Result<Losses> {
         let slot = |slot| -> Result<u64> {
-            let values = self.lost.get(&slot, 0).context("cannot read what was lost")?;
+            let values = self
+                .lost
+                .get(&slot, 0)
+                .context("cannot read what was lost")?;
             Ok(values.iter().sum())
         };
         Ok(Losses {
             ring: slot(lost::RING)?,
             map: slot(lost::MAP)? + self.unreadable,
-            missed: self
-                .attached
-                .as_ref()
-                .map_or(self.missed, Attached::missed),
+            missed: self.attached.as_ref().map_or(self.missed, Attached::missed),
         })
     }
 }
@@ -245,21 +244,17 @@ impl Session {
 /// command waits for a grace period.
 fn wait_for_programs() -> io::Result<()> {
     // SAFETY: a plain syscall without pointers.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_membarrier,
-            libc::MEMBARRIER_CMD_GLOBAL,
-            0,
-            0,
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result == 0 {
         return Ok(());
     }
     let error = io::Error::last_os_error();
     // Kernels booted with nohz_full refuse it, some are built without: there a pause far
     // longer than any program runs has to do.
-    if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)) {
+    if matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)
+    ) {
         std::thread::sleep(std::time::Duration::from_millis(50));
         return Ok(());
     }

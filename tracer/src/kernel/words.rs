@@ -19,10 +19,12 @@ pub fn refusals(hooks: &[HookStatus]) -> String {
 /// Where a hook sits, such as `fexit/__sys_accept4`.
 #[must_use]
 pub fn targets(hook: &HookStatus) -> String {
-    hook.attached.as_ref().map_or_else(String::new, |(_, targets)| {
-        let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
-        targets.join(" + ")
-    })
+    hook.attached
+        .as_ref()
+        .map_or_else(String::new, |(_, targets)| {
+            let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+            targets.join(" + ")
+        })
 }
 
 /// `attached` or `unavailable`.

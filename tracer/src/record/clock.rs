@@ -9,8 +9,8 @@ use crate::attribute::timens::Offsets;
 
 /// Where the kernel's clocks stand in wall time.
 ///
-/// Wall time is stepped and slewed, so a clock is good for about a second; then make
-/// another.
+/// Wall time is stepped and slewed, so a clock is good for about a second; then it is to be
+/// read [`again`](Clock::again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     /// Wall time when `CLOCK_MONOTONIC` was 0, nanoseconds since 1970.
@@ -30,6 +30,16 @@ impl Clock {
         Self {
             monotonic_zero_ns: wall - monotonic,
             boottime_zero_ns: wall - boottime,
+        }
+    }
+
+    /// The clocks read again, but for the start of the boot: what is told by it, such as
+    /// the start of a process, stays the same in every record of a run.
+    #[must_use]
+    pub fn again(self) -> Self {
+        Self {
+            boottime_zero_ns: self.boottime_zero_ns,
+            ..Self::now()
         }
     }
 

@@ -2,4 +2,5 @@
 
 pub mod name;
 pub mod stdout;
+mod summary;
 pub mod text;

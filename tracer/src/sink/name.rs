@@ -35,15 +35,16 @@ pub fn listener(listener: &Listener) -> Option<String> {
 
 /// The protocol, with a `6` for IPv6; the family for those without protocols.
 fn kind(listener: &Listener) -> Option<String> {
-    let family = listener
-        .family
-        .map(family_name)
-        .or_else(|| match listener.address.as_ref()? {
-            Address::Inet(address) if address.is_ipv4() => Some("inet".to_owned()),
-            Address::Inet(_) => Some("inet6".to_owned()),
-            Address::Vsock { .. } => Some("vsock".to_owned()),
-            Address::Unix(_) => Some("unix".to_owned()),
-        })?;
+    let family =
+        listener
+            .family
+            .map(family_name)
+            .or_else(|| match listener.address.as_ref()? {
+                Address::Inet(address) if address.is_ipv4() => Some("inet".to_owned()),
+                Address::Inet(_) => Some("inet6".to_owned()),
+                Address::Vsock { .. } => Some("vsock".to_owned()),
+                Address::Unix(_) => Some("unix".to_owned()),
+            })?;
     let protocol = listener.protocol.filter(|protocol| *protocol != 0);
     Some(match (family.as_str(), protocol) {
         ("inet", Some(protocol)) => protocol_name(protocol),

@@ -1,217 +1,249 @@
-//! stdout, written by a thread of its own: a reader that is slow or stopped must not stop
-//! capture.
+//! Standard output, written by a thread of its own.
+//!
+//! A reader that stops reading (a full pipe, a stalled disk, a terminal on hold) blocks
+//! that thread and nothing else: lines wait in a bounded queue and, when it is full, are
+//! refused to the one who offers them.
 
 use std::{
-    io::{self, Write},
-    sync::mpsc::{self},
-    sync::mpsc::{
-        Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel,
-    },
+    collections::VecDeque,
+    io::{self, ErrorKind, Write},
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, poll};
 
-/// Most chunks of text that wait for the reader.
-const WAITING: usize = 8192;
+/// Lines that may wait to be written: some megabytes of records.
+const CAPACITY: usize = 4096;
 
-/// The writer's end of stdout.
+/// The writer of standard output.
 #[derive(Debug)]
 pub struct Stdout {
-    queue: Option<SyncSender<String>>,
-    outcome: Receiver<io::Result<()>>,
-    /// What the writer ended with, once it has.
-    ended: Option<io::Result<()>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    capacity: usize,
+    /// There is something to write, or nothing more will come.
+    work: Condvar,
+    /// There is room in the queue, or the writer has ended.
+    progress: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<String>,
+    /// Lines that the writer has taken from the queue and not written yet.
+    writing: usize,
+    closed: bool,
+    ended: Option<Result<(), io::Error>>,
 }
 
 impl Stdout {
-    /// Starts the writer.
+    /// Starts the writer of this process's standard output.
     #[must_use]
     pub fn start() -> Self {
-        Self::to(io::stdout())
+        // Past std's own buffer and lock, which a thread that is left behind would keep.
+        let descriptor = io::stdout().as_fd().try_clone_to_owned().map(Descriptor);
+        Self::over(descriptor, CAPACITY)
     }
 
-    fn to(out: impl Write + Send + 'static) -> Self {
-        let (queue, lines) = sync_channel(WAITING);
-        let (done, outcome) = mpsc::channel();
-        thread::spawn(move || {
-            // Nobody may be waiting any more.
-            let _ = done.send(write_all(out, &lines));
+    /// A writer with a queue of `capacity` lines. One that could not be opened has failed
+    /// before the first line.
+    fn over<W: Write + Send + 'static>(writer: io::Result<W>, capacity: usize) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            capacity,
+            work: Condvar::new(),
+            progress: Condvar::new(),
         });
-        Self {
-            queue: Some(queue),
-            outcome,
-            ended: None,
+        let thread_shared = Arc::clone(&shared);
+        let started = writer.and_then(|writer| {
+            thread::Builder::new()
+                .name("stdout".to_owned())
+                .spawn(move || thread_shared.write(writer))
+        });
+        if let Err(error) = started {
+            shared.lock().ended = Some(Err(error));
+        }
+        Self { shared }
+    }
+
+    /// Hands a line over to be written, a newline after it. Returns false, at once, where
+    /// the queue is full or the output has failed: the line is dropped, and the caller
+    /// counts it.
+    #[must_use]
+    pub fn offer(&self, line: String) -> bool {
+        self.hand_over(line, Duration::ZERO)
+    }
+
+    /// The same for what should not be dropped: waits up to `patience` for room.
+    #[must_use]
+    pub fn must(&self, line: String, patience: Duration) -> bool {
+        self.hand_over(line, patience)
+    }
+
+    /// Whether the output has failed or its reader has gone: nothing more can be written.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.shared.lock().ended.is_some()
+    }
+
+    /// The kind of error that ended the output, `BrokenPipe` where the reader has gone.
+    #[must_use]
+    pub fn failure(&self) -> Option<ErrorKind> {
+        match self.shared.lock().ended.as_ref()? {
+            Ok(()) => None,
+            Err(error) => Some(error.kind()),
         }
     }
 
-    /// Queues text, if there is room. False: there is none, or nobody reads any more.
-    pub fn offer(&mut self, text: String) -> bool {
-        self.queue
-            .as_ref()
-            .is_some_and(|queue| queue.try_send(text).is_ok())
+    /// Writes what waits and ends, within `patience`.
+    ///
+    /// A reader that has gone has had what it wanted: that is success. Any other failure
+    /// of the output, and lines that could not be written in time, are errors.
+    pub fn finish(self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let mut state = self.shared.lock();
+        state.closed = true;
+        self.shared.work.notify_one();
+        while state.ended.is_none() {
+            let Some(left) = left(deadline) else {
+                bail!(
+                    "cannot write to standard output: {} lines were not taken within {patience:?}",
+                    state.queue.len() + state.writing
+                );
+            };
+            state = self.shared.wait(state, left);
+        }
+        match state.ended.take() {
+            Some(Err(error)) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(anyhow!(error).context("cannot write to standard output"))
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Queues text, waiting for room for as long as `patience`.
-    pub fn must(&mut self, text: String, patience: Duration) -> bool {
-        /// `sync_channel` has no send with a timeout; a stuck reader is looked at this often.
-        const PAUSE: Duration = Duration::from_millis(10);
+    fn hand_over(&self, line: String, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
-        let mut text = text;
-        loop {
-            let Some(queue) = &self.queue else {
+        let mut state = self.shared.lock();
+        while state.ended.is_none() {
+            if state.queue.len() < self.shared.capacity {
+                state.queue.push_back(line);
+                self.shared.work.notify_one();
+                return true;
+            }
+            let Some(left) = left(deadline) else {
                 return false;
             };
-            match queue.try_send(text) {
-                Ok(()) => return true,
-                Err(TrySendError::Full(back)) if Instant::now() < deadline => text = back,
-                Err(_) => return false,
-            }
-            thread::sleep(PAUSE);
+            state = self.shared.wait(state, left);
         }
-    }
-
-    /// Whether the writer has ended: the reader is gone, or writing failed.
-    pub fn failed(&mut self) -> bool {
-        if self.ended.is_none() {
-            self.ended = match self.outcome.try_recv() {
-                Ok(outcome) => Some(outcome),
-                Err(TryRecvError::Empty) => None,
-                Err(TryRecvError::Disconnected) => Some(Err(writer_gone())),
-            };
-        }
-        self.ended.is_some()
-    }
-
-    /// Writes what is queued, for as long as `patience`. A reader that has gone is no
-    /// error: it has seen what it wanted.
-    pub fn finish(mut self, patience: Duration) -> Result<()> {
-        self.queue = None;
-        let outcome = match self.ended {
-            Some(outcome) => outcome,
-            None => match self.outcome.recv_timeout(patience) {
-                Ok(outcome) => outcome,
-                Err(RecvTimeoutError::Timeout) => {
-                    bail!("stdout is not being read: its last lines are lost")
-                }
-                Err(RecvTimeoutError::Disconnected) => Err(writer_gone()),
-            },
-        };
-        match outcome {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.context("cannot write to stdout"),
-        }
+        false
     }
 }
 
-fn writer_gone() -> io::Error {
-    io::Error::other("the writer ended without a word")
+impl Drop for Stdout {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_one();
+    }
 }
 
-/// Writes until the queue is closed; flushes whenever it runs empty.
-fn write_all(out: impl Write, lines: &Receiver<String>) -> io::Result<()> {
-    let mut out = io::BufWriter::new(out);
-    loop {
-        let text = match lines.try_recv() {
-            Ok(text) => text,
-            Err(TryRecvError::Empty) => {
-                out.flush()?;
-                match lines.recv() {
-                    Ok(text) => text,
-                    Err(_) => return Ok(()),
-                }
+/// The time until `deadline`, if any.
+fn left(deadline: Instant) -> Option<Duration> {
+    Some(deadline.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole whenever the lock is given up.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for progress.
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
+        let (state, _) = self
+            .progress
+            .wait_timeout(state, most)
+            .unwrap_or_else(PoisonError::into_inner);
+        state
+    }
+
+    /// The thread: until the queue is closed and empty, or the output fails.
+    fn write(&self, mut writer: impl Write) {
+        let ended = self.write_lines(&mut writer);
+        let mut state = self.lock();
+        state.queue.clear();
+        state.ended = Some(ended);
+        self.progress.notify_all();
+    }
+
+    fn write_lines(&self, writer: &mut impl Write) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        // All that waits goes out in one piece: in a quiet time each line at once, in a
+        // storm thousands together.
+        while let Some(lines) = self.take() {
+            bytes.clear();
+            for line in lines {
+                bytes.extend_from_slice(line.as_bytes());
+                bytes.push(b'\n');
             }
-            Err(TryRecvError::Disconnected) => return out.flush(),
-        };
-        out.write_all(text.as_bytes())?;
+            writer.write_all(&bytes)?;
+            writer.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Everything that waits; `None` when nothing does and nothing will.
+    fn take(&self) -> Option<VecDeque<String>> {
+        let mut state = self.lock();
+        state.writing = 0;
+        while state.queue.is_empty() {
+            if state.closed {
+                return None;
+            }
+            state = self
+                .work
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.writing = state.queue.len();
+        let lines = std::mem::take(&mut state.queue);
+        self.progress.notify_all();
+        Some(lines)
+    }
+}
+
+/// A descriptor that is written whole, even if someone made it non-blocking.
+struct Descriptor(OwnedFd);
+
+impl Write for Descriptor {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::io::write(&self.0, bytes) {
+                // Whoever shares the open file, such as a shell's terminal, can set
+                // O_NONBLOCK on it.
+                Err(rustix::io::Errno::AGAIN) => {
+                    let mut ready = [PollFd::new(&self.0, PollFlags::OUT)];
+                    match poll(&mut ready, None) {
+                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                written => return Ok(written?),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        io::{self, Read as _, Write},
-        sync::mpsc,
-        time::Duration,
-    };
-
-    use super::{Stdout, WAITING};
-
-    const PATIENCE: Duration = Duration::from_secs(10);
-
-    /// Fails as told.
-    struct Failing(io::ErrorKind);
-
-    impl Write for Failing {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(self.0.into())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// Blocks for as long as the other end of the channel is held.
-    struct Stuck(mpsc::Receiver<()>);
-
-    impl Write for Stuck {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.0.recv();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn what_was_queued_is_written_in_order() {
-        let (mut reader, writer) = io::pipe().unwrap();
-        let mut stdout = Stdout::to(writer);
-        for number in 0..1000 {
-            assert!(stdout.must(format!("{number}\n"), PATIENCE));
-        }
-        let reading = std::thread::spawn(move || {
-            let mut text = String::new();
-            reader.read_to_string(&mut text).unwrap();
-            text
-        });
-        stdout.finish(PATIENCE).unwrap();
-        let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
-        assert_eq!(reading.join().unwrap(), expected);
-    }
-
-    #[test]
-    fn a_reader_that_has_gone_is_no_error() {
-        let mut stdout = Stdout::to(Failing(io::ErrorKind::BrokenPipe));
-        assert!(stdout.offer("x\n".to_owned()));
-        stdout.finish(PATIENCE).unwrap();
-    }
-
-    #[test]
-    fn a_full_disk_is_said_once() {
-        let mut stdout = Stdout::to(Failing(io::ErrorKind::StorageFull));
-        assert!(stdout.offer("x\n".to_owned()));
-        let error = stdout.finish(PATIENCE).unwrap_err();
-        assert!(format!("{error:#}").starts_with("cannot write to stdout: "));
-    }
-
-    #[test]
-    fn a_reader_that_is_stuck_blocks_nobody() {
-        let (held, receiver) = mpsc::channel();
-        let mut stdout = Stdout::to(Stuck(receiver));
-        let mut queued = 0;
-        // The writer may have taken one out of the queue.
-        while stdout.offer("x".to_owned()) {
-            queued += 1;
-            assert!(queued <= WAITING + 1);
-        }
-        assert!(!stdout.must("y".to_owned(), Duration::from_millis(20)));
-        assert!(!stdout.failed());
-        assert!(stdout.finish(Duration::from_millis(20)).is_err());
-        drop(held);
-    }
-}
+mod tests;

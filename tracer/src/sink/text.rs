@@ -1,1 +1,328 @@
-//! Columns for people.
+//! Lines for people: columns as failures happen, and a summary at the end. Pure: returns
+//! text without a final newline, and never a control character but newlines and, if
+//! colours are asked for, their escapes.
+
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use jiff::{Timestamp, tz::TimeZone};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use super::{name, summary};
+use crate::{
+    advice::Advice,
+    attribute::Identity,
+    errno,
+    event::{Failure, Key, NofileLimit, Process},
+    record::{Clock, Failures, Run},
+    text,
+};
+
+/// The columns and their least widths; longer cells push the rest to the right.
+const COLUMNS: [(&str, usize); 8] = [
+    ("TIME", 12),
+    ("REASON", 14),
+    ("ERRNO", 8),
+    ("PID", 7),
+    ("COMM", 15),
+    ("LISTENER", 20),
+    ("QUEUE", 9),
+    ("FDS", 11),
+];
+/// The last column, which is cut to the terminal's width instead.
+const LAST: &str = "UNIT";
+/// The last column keeps this much, even if the line then wraps.
+const LAST_LEAST: usize = 12;
+/// What stands for what is unknown.
+const UNKNOWN: &str = "-";
+
+const HEADING: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const ODD: Style = AnsiColor::Yellow.on_default();
+const GOOD: Style = AnsiColor::Green.on_default();
+
+/// How lines look.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// With colours.
+    pub color: bool,
+    /// For a person at a terminal: large numbers have separators.
+    pub terminal: bool,
+    /// Columns of the terminal, if known.
+    pub width: Option<usize>,
+    /// Time zone of the times shown.
+    pub zone: TimeZone,
+    /// Most rows of the summary's table; the rest is one row.
+    pub rows: usize,
+}
+
+impl Default for Look {
+    /// Plain text in this host's time zone, without an end to lines.
+    fn default() -> Self {
+        Self {
+            color: false,
+            terminal: false,
+            width: None,
+            zone: TimeZone::system(),
+            rows: 20,
+        }
+    }
+}
+
+/// Renders what happens.
+#[derive(Clone, Debug, Default)]
+pub struct Text {
+    look: Look,
+}
+
+impl Text {
+    /// A renderer with this look.
+    #[must_use]
+    pub fn new(look: Look) -> Self {
+        Self { look }
+    }
+
+    /// How lines look.
+    #[must_use]
+    pub fn look(&self) -> &Look {
+        &self.look
+    }
+
+    /// The columns' names.
+    #[must_use]
+    pub fn header(&self) -> String {
+        let names = COLUMNS.map(|(name, _)| name.to_owned());
+        self.line(&names, LAST, |_| HEADING, HEADING)
+    }
+
+    /// One failure. `fd_used` is the number of open descriptors of the process.
+    #[must_use]
+    pub fn event(
+        &self,
+        failure: &Failure,
+        identity: &Identity,
+        fd_used: Option<u64>,
+        clock: &Clock,
+    ) -> String {
+        let Failure {
+            key,
+            process,
+            listener,
+            ..
+        } = failure;
+        let cells = [
+            self.time(clock.wall_of_monotonic(failure.monotonic_ns)),
+            key.reason.code().to_owned(),
+            errno::name(key.errno).into_owned(),
+            pid(key, identity),
+            comm(process),
+            name::listener(listener).unwrap_or_else(unknown),
+            listener.queue.map_or_else(unknown, |queue| {
+                format!("{}/{}", queue.depth, queue.backlog)
+            }),
+            descriptors(fd_used, process.nofile),
+        ];
+        let mut place = name::place(identity).unwrap_or_else(unknown);
+        if identity.exited {
+            place.push_str(" (exited)");
+        }
+        let style = |column| match column {
+            0 => DIM,
+            1 => BAD,
+            2 => ODD,
+            _ => Style::new(),
+        };
+        self.line(&cells, &place, style, Style::new())
+    }
+
+    /// What was not shown one by one: exactly `more` failures of the last `period`.
+    #[must_use]
+    pub fn more(&self, failures: &Failures<'_>, more: u64, period: Duration) -> String {
+        let what = format!(
+            "… and {} more {} by {} on {} {}",
+            self.number(more),
+            failures.key.reason.code(),
+            who(failures),
+            name::listener(failures.listener).unwrap_or_else(|| "an unknown listener".to_owned()),
+            in_the_last(period),
+        );
+        self.paint(DIM, &what)
+    }
+
+    /// What to do, one line for each part.
+    #[must_use]
+    pub fn advice(&self, advice: &Advice) -> String {
+        let parts = [
+            ("now:    ", &advice.now, GOOD),
+            ("lasting:", &advice.lasting, Style::new()),
+            ("note:   ", &advice.note, DIM),
+        ];
+        let lines: Vec<String> = parts
+            .into_iter()
+            .filter_map(|(label, part, style)| {
+                // Advice is safe as it comes; nothing is left to trust.
+                let part = printable(part.as_ref()?);
+                Some(format!("  {label} {}", self.paint(style, &part)))
+            })
+            .collect();
+        lines.join("\n")
+    }
+
+    /// The whole run: totals, what was lost, and the hooks.
+    #[must_use]
+    pub fn summary(&self, run: &Run<'_>, clock: &Clock) -> String {
+        summary::render(self, run, clock)
+    }
+
+    /// Time of day, milliseconds.
+    fn time(&self, time: Timestamp) -> String {
+        self.local(time, "%H:%M:%S%.3f")
+    }
+
+    pub(super) fn local(&self, time: Timestamp, format: &str) -> String {
+        let zoned = time.to_zoned_datetime(self.look.zone.clone());
+        zoned.strftime(format).to_string()
+    }
+
+    /// A number; at a terminal with separators, elsewhere as programs can read it.
+    pub(super) fn number(&self, number: u64) -> String {
+        let digits = number.to_string();
+        if !self.look.terminal {
+            return digits;
+        }
+        let mut out = String::new();
+        for (index, digit) in digits.chars().enumerate() {
+            if index > 0 && (digits.len() - index).is_multiple_of(3) {
+                out.push(',');
+            }
+            out.push(digit);
+        }
+        out
+    }
+
+    pub(super) fn heading(&self, text: &str) -> String {
+        self.paint(HEADING, text)
+    }
+
+    pub(super) fn bad(&self, text: &str) -> String {
+        self.paint(BAD, text)
+    }
+
+    pub(super) fn good(&self, text: &str) -> String {
+        self.paint(GOOD, text)
+    }
+
+    pub(super) fn odd(&self, text: &str) -> String {
+        self.paint(ODD, text)
+    }
+
+    fn paint(&self, style: Style, text: &str) -> String {
+        if self.look.color && !text.is_empty() {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn line(
+        &self,
+        cells: &[String; COLUMNS.len()],
+        last: &str,
+        style: impl Fn(usize) -> Style,
+        last_style: Style,
+    ) -> String {
+        let mut line = String::new();
+        let mut used = 0;
+        for (column, (cell, (_, least))) in cells.iter().zip(COLUMNS).enumerate() {
+            let width = cell.width();
+            let padding = least.saturating_sub(width) + 1;
+            line.push_str(&self.paint(style(column), cell));
+            line.extend(std::iter::repeat_n(' ', padding));
+            used += width + padding;
+        }
+        let room = self.look.width.map_or(usize::MAX, |width| {
+            width.saturating_sub(used).max(LAST_LEAST)
+        });
+        line.push_str(&self.paint(last_style, &cut(last, room)));
+        line
+    }
+}
+
+/// `name[pid]`.
+pub(super) fn who(failures: &Failures<'_>) -> String {
+    let pid = failures.key.process.pid;
+    if failures.process.comm.is_empty() {
+        format!("process {pid}")
+    } else {
+        format!("{}[{pid}]", comm(failures.process))
+    }
+}
+
+pub(super) fn unknown() -> String {
+    UNKNOWN.to_owned()
+}
+
+/// Text without control characters: what is safe stays as it is.
+pub(super) fn printable(text: &str) -> String {
+    if text.chars().any(char::is_control) {
+        text::terminal(text.as_bytes())
+    } else {
+        text.to_owned()
+    }
+}
+
+fn comm(process: &Process) -> String {
+    if process.comm.is_empty() {
+        unknown()
+    } else {
+        text::terminal(&process.comm)
+    }
+}
+
+fn pid(key: &Key, identity: &Identity) -> String {
+    let pid = key.process.pid;
+    match identity.ns_pid {
+        Some(inside) => format!("{pid}({inside})"),
+        None => pid.to_string(),
+    }
+}
+
+/// Used and limit; a limit that io_uring copied when the accept was armed is marked.
+fn descriptors(used: Option<u64>, limit: Option<NofileLimit>) -> String {
+    if used.is_none() && limit.is_none() {
+        return unknown();
+    }
+    let limit = limit.map_or_else(unknown, |limit| {
+        let soft = limit
+            .soft
+            .map_or_else(|| "unlimited".to_owned(), |soft| soft.to_string());
+        soft + if limit.copied { "(armed)" } else { "" }
+    });
+    let used = used.map_or_else(unknown, |used| used.to_string());
+    format!("{used}/{limit}")
+}
+
+fn in_the_last(period: Duration) -> String {
+    // The second between two readings is never one to the nanosecond.
+    match period.as_millis() {
+        0..1_500 => "in the last second".to_owned(),
+        _ => format!("in the last {} s", (period.as_millis() + 500) / 1_000),
+    }
+}
+
+/// Text of at most `room` columns, the last of them an ellipsis where some is missing.
+fn cut(text: &str, room: usize) -> String {
+    if text.width() <= room {
+        return text.to_owned();
+    }
+    let mut used = 1;
+    let kept = text.chars().take_while(|char| {
+        used += char.width().unwrap_or(0);
+        used <= room
+    });
+    kept.chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests;

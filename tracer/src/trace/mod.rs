@@ -21,6 +21,7 @@ pub use output::Format;
 use output::{End, Output};
 
 use crate::{
+    advice::{Advice, Advised, System},
     aggregate::Totals,
     attribute::{Adopted, Attributor, Identity},
     event::{Count, Failure, Key, Listener, Process},
@@ -72,7 +73,10 @@ async fn trace(options: &Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let session = Session::start(&options.session)?;
     if session.hooks().iter().all(|hook| hook.attached.is_none()) {
-        bail!("no hook could be attached\n{}", words::refusals(session.hooks()));
+        bail!(
+            "no hook could be attached\n{}",
+            words::refusals(session.hooks())
+        );
     }
     let ring = readable(&session).context("cannot wait for the ring buffer")?;
     let mut run = Run::new(options, session);
@@ -126,6 +130,7 @@ struct Pipeline<'a> {
     output: Output,
     stdout: Stdout,
     clock: Clock,
+    system: System,
     lines: u64,
     /// Lines that could not be written for want of a reader.
     lost_lines: u64,
@@ -143,6 +148,7 @@ impl<'a> Run<'a> {
                 output: Output::new(options.format),
                 stdout: Stdout::start(),
                 clock: Clock::now(),
+                system: System::read(Path::new("/")),
                 lines: 0,
                 lost_lines: 0,
             },
@@ -170,10 +176,13 @@ impl<'a> Run<'a> {
         {
             self.pipeline.must(header);
         }
-        eprintln!("tracing failed accepts ({}); Ctrl-C stops", targets.join(", "));
+        eprintln!(
+            "tracing failed accepts ({}); Ctrl-C stops",
+            targets.join(", ")
+        );
     }
 
-    fn done(&mut self) -> bool {
+    fn done(&self) -> bool {
         self.pipeline.done()
     }
 
@@ -183,7 +192,7 @@ impl<'a> Run<'a> {
     }
 
     fn counts(&mut self) -> Result<()> {
-        self.pipeline.clock = Clock::now();
+        self.pipeline.clock = self.pipeline.clock.again();
         let counts = self.session.take_counts()?;
         // Those of the reading are all in the ring by now: names and lines come first.
         self.exemplars();
@@ -204,7 +213,7 @@ impl<'a> Run<'a> {
 }
 
 impl Pipeline<'_> {
-    fn done(&mut self) -> bool {
+    fn done(&self) -> bool {
         self.stdout.failed() || self.options.lines.is_some_and(|most| self.lines >= most)
     }
 
@@ -217,7 +226,19 @@ impl Pipeline<'_> {
         let mut shown = false;
         if show {
             let used = self.attributor.open_descriptors(failure.key.process);
-            let line = self.output.event(&failure, &identity, used, &self.clock);
+            let attributor = &self.attributor;
+            let system = self.system;
+            let line = self
+                .output
+                .event(&failure, &identity, used, &self.clock, || {
+                    advise(
+                        attributor,
+                        system,
+                        &failure.key,
+                        &failure.process,
+                        &identity,
+                    )
+                });
             shown = self.stdout.offer(line);
             if shown {
                 self.lines += 1;
@@ -236,7 +257,9 @@ impl Pipeline<'_> {
         }
         let more = self.totals.count(&count);
         if self.options.counts
-            && let Some(line) = self.output.count(&count, more, &identity, &self.clock)
+            && let Some(line) = self
+                .output
+                .count(&count, more, READING, &identity, &self.clock)
             && !self.stdout.offer(line)
         {
             self.lost_lines += 1;
@@ -286,7 +309,12 @@ impl Pipeline<'_> {
             lost_lines: self.lost_lines,
             hooks,
         };
-        self.output.summary(&end, &self.clock)
+        let attributor = &self.attributor;
+        let system = self.system;
+        self.output
+            .summary(&end, &self.clock, |key, total, identity| {
+                advise(attributor, system, key, &total.process, identity)
+            })
     }
 
     fn must(&mut self, text: String) {
@@ -294,4 +322,25 @@ impl Pipeline<'_> {
             self.lost_lines += 1;
         }
     }
+}
+
+fn advise(
+    attributor: &Attributor,
+    system: System,
+    key: &Key,
+    process: &Process,
+    identity: &Identity,
+) -> Advice {
+    crate::advice::advise(
+        key.reason,
+        &Advised {
+            pid: key.process.pid,
+            identity,
+            errno: key.errno,
+            op: key.op,
+            nofile: process.nofile,
+            limits: attributor.nofile_limits(key.process),
+            system,
+        },
+    )
 }

@@ -1,18 +1,30 @@
 //! How a run is shown: columns for people, or records for machines.
 
-use std::{rc::Rc, time::Instant};
+use std::{
+    collections::HashSet,
+    fmt::Write as _,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
+    advice::Advice,
     aggregate::Total,
     attribute::Identity,
-    event::{Count, Failure, Key},
+    event::{Count, Failure, Key, ProcessId},
     kernel::{attach::HookStatus, session::Losses, words},
     record::{Clock, CountRecord, Event, Failures, Hook, HookState, Lost, Run, Summary},
+    sink::text::{Look, Text},
     text,
 };
+
+/// Most processes and reasons that are given advice in the summary.
+const ADVISED_AT_END: usize = 5;
+/// Most processes and reasons whose advice is remembered as given.
+const ADVISED: usize = 10_000;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +33,10 @@ pub enum Format {
     Text {
         /// With colours.
         color: bool,
-        /// For a terminal, whose lines have an end.
+        /// At a terminal.
         terminal: bool,
+        /// Columns of the terminal, where lines have an end.
+        width: Option<usize>,
     },
     /// Records: one JSON object a line.
     Json,
@@ -30,9 +44,11 @@ pub enum Format {
 
 /// Renders what happens; writes nothing.
 pub(super) struct Output {
-    format: Format,
+    /// `None` renders records.
+    text: Option<Text>,
     host: String,
     started: Instant,
+    advised: HashSet<(ProcessId, turnaway_common::Reason)>,
 }
 
 /// What a run came to, before it is rendered.
@@ -52,43 +68,89 @@ pub(super) struct End<'a> {
 impl Output {
     pub(super) fn new(format: Format) -> Self {
         Self {
-            format,
+            text: match format {
+                Format::Json => None,
+                Format::Text {
+                    color,
+                    terminal,
+                    width,
+                } => Some(Text::new(Look {
+                    color,
+                    terminal,
+                    width,
+                    ..Look::default()
+                })),
+            },
             host: text::json(rustix::system::uname().nodename().to_bytes()),
             started: Instant::now(),
+            advised: HashSet::new(),
         }
     }
 
     /// What comes before the first failure.
     pub(super) fn header(&self) -> Option<String> {
-        None
+        self.text.as_ref().map(Text::header)
     }
 
-    /// One failure.
+    /// One failure; `advise` says what to do about it, and is asked once for each process
+    /// and reason.
     pub(super) fn event(
         &mut self,
         failure: &Failure,
         identity: &Identity,
         fd_used: Option<u64>,
         clock: &Clock,
+        advise: impl FnOnce() -> Advice,
     ) -> String {
-        json(&Event::new(&self.host, failure, identity, fd_used, clock))
+        let Some(text) = &self.text else {
+            return json(&Event::new(&self.host, failure, identity, fd_used, clock));
+        };
+        let mut lines = text.event(failure, identity, fd_used, clock);
+        if self.advised.len() < ADVISED
+            && self
+                .advised
+                .insert((failure.key.process, failure.key.reason))
+        {
+            let advice = text.advice(&advise());
+            if !advice.is_empty() {
+                lines.push('\n');
+                lines.push_str(&advice);
+            }
+        }
+        lines
     }
 
-    /// The growth of a counter, of which `more` failures were not shown one by one.
+    /// The growth of a counter within `period`, of which `more` failures were not shown one
+    /// by one.
     pub(super) fn count(
-        &mut self,
+        &self,
         count: &Count,
         more: u64,
+        period: Duration,
         identity: &Identity,
         clock: &Clock,
     ) -> Option<String> {
-        let _ = more;
         let failures = Failures::of_count(count, identity);
-        Some(json(&CountRecord::new(&self.host, Timestamp::now(), &failures, clock)))
+        match &self.text {
+            Some(text) => (more > 0).then(|| text.more(&failures, more, period)),
+            None => Some(json(&CountRecord::new(
+                &self.host,
+                Timestamp::now(),
+                &failures,
+                clock,
+            ))),
+        }
     }
 
     /// The end of a run.
-    pub(super) fn summary(&self, end: &End<'_>, clock: &Clock) -> String {
+    ///
+    /// `advise` says what to do about what was not advised on before.
+    pub(super) fn summary(
+        &self,
+        end: &End<'_>,
+        clock: &Clock,
+        mut advise: impl FnMut(&Key, &Total, &Identity) -> Advice,
+    ) -> String {
         let totals: Vec<Failures<'_>> = end
             .totals
             .iter()
@@ -102,7 +164,13 @@ impl Output {
                 last_ns: total.last_ns,
             })
             .collect();
-        let hooks: Vec<Hook> = end.hooks.iter().map(hook).collect();
+        let mut hooks: Vec<Hook> = end.hooks.iter().map(hook).collect();
+        if self.text.is_some() {
+            // Why a hook works in no better tier is doctor's to explain.
+            for hook in hooks.iter_mut().filter(|hook| hook.target.is_some()) {
+                hook.detail = None;
+            }
+        }
         let run = Run {
             ended: Timestamp::now(),
             duration: self.started.elapsed(),
@@ -116,7 +184,27 @@ impl Output {
             },
             hooks: &hooks,
         };
-        json(&Summary::new(&self.host, &run, clock))
+        let Some(text) = &self.text else {
+            return json(&Summary::new(&self.host, &run, clock));
+        };
+        let mut lines = text.summary(&run, clock);
+        let mut advised = HashSet::new();
+        for (key, total, identity) in &end.totals {
+            let about = (key.process, key.reason);
+            if self.advised.contains(&about) || !advised.insert(about) {
+                continue;
+            }
+            if advised.len() > ADVISED_AT_END {
+                break;
+            }
+            let advice = text.advice(&advise(key, total, identity));
+            if !advice.is_empty() {
+                let (reason, pid) = (key.reason.code(), key.process.pid);
+                // Writing to a string cannot fail.
+                let _ = write!(lines, "\nFor {reason} of process {pid}:\n{advice}");
+            }
+        }
+        lines
     }
 }
 
@@ -141,7 +229,5 @@ fn hook(status: &HookStatus) -> Hook {
 
 fn json(record: &impl Serialize) -> String {
     // Records hold strings, numbers and lists only: nothing that JSON cannot say.
-    let mut line = serde_json::to_string(record).unwrap_or_default();
-    line.push('\n');
-    line
+    serde_json::to_string(record).unwrap_or_default()
 }

@@ -1,6 +1,12 @@
 //! The reader against hand-made BTF: what the running kernel's holds is checked by the
 //! tests that attach.
 
+#![expect(
+    clippy::many_single_char_names,
+    clippy::cast_possible_truncation,
+    reason = "members of samples; blobs of a few hundred bytes"
+)]
+
 use super::{Btf, kind};
 
 /// Builds a BTF blob as pahole would.
@@ -39,7 +45,7 @@ impl Maker {
 
     fn push(&mut self, name: &str, kind: u32, vlen: u32, flag: u32, third: u32, tail: &[u32]) {
         let name = self.name(name);
-        for word in [name, kind << 24 | vlen | flag << 31, third]
+        for word in [name, (kind << 24) | vlen | (flag << 31), third]
             .iter()
             .chain(tail)
         {
@@ -84,7 +90,7 @@ fn sample() -> Vec<u8> {
         3,
         1,
         16,
-        &[x, 1, 0, 0, 4, 32, bits, 1, 4 << 24 | 100],
+        &[x, 1, 0, 0, 4, 32, bits, 1, (4 << 24) + 100],
     );
     make.push("", kind::PTR, 0, 0, 5, &[]);
     make.push("", kind::FUNC_PROTO, 2, 0, 1, &[0, 6, 0, 1]);

@@ -1,0 +1,437 @@
+//! What people see.
+
+use std::{net::SocketAddr, time::Duration};
+
+use jiff::tz::TimeZone;
+use turnaway_common::Reason;
+use unicode_width::UnicodeWidthStr as _;
+
+use super::{Look, Text, cut};
+use crate::{
+    advice::Advice,
+    attribute::{Identity, Parent},
+    event::{Address, Failure, Op},
+    record::{
+        Failures, Hook, HookState, Lost, Run,
+        samples::{self, AT_NS, clock},
+    },
+};
+
+fn look() -> Look {
+    Look {
+        color: false,
+        terminal: true,
+        width: None,
+        zone: TimeZone::UTC,
+        rows: 20,
+    }
+}
+
+fn plain() -> Text {
+    Text::new(look())
+}
+
+fn bare() -> (Failure, Identity) {
+    let (failure, mut identity) = samples::rich();
+    identity.container = None;
+    identity.ns_pid = None;
+    (failure, identity)
+}
+
+fn failures<'a>(failure: &'a Failure, identity: &'a Identity, count: u64) -> Failures<'a> {
+    Failures {
+        key: &failure.key,
+        process: &failure.process,
+        listener: &failure.listener,
+        identity,
+        count,
+        first_ns: AT_NS - 1_000_000_000,
+        last_ns: AT_NS,
+    }
+}
+
+fn run<'a>(totals: &'a [Failures<'a>], lost: Lost, hooks: &'a [Hook]) -> Run<'a> {
+    Run {
+        ended: clock().wall_of_monotonic(AT_NS),
+        duration: Duration::from_millis(90_500),
+        totals,
+        other: 0,
+        lost,
+        hooks,
+    }
+}
+
+const NOTHING_LOST: Lost = Lost {
+    ring: 0,
+    map: 0,
+    missed: Some(0),
+    output: 0,
+};
+
+#[test]
+fn header_and_event_line_up() {
+    let (failure, identity) = bare();
+    assert_eq!(
+        [
+            plain().header(),
+            plain().event(&failure, &identity, Some(1_024), &clock())
+        ],
+        [
+            "TIME         REASON         ERRNO    PID     COMM            LISTENER             \
+             QUEUE     FDS         UNIT",
+            "03:12:04.123 accept.emfile  EMFILE   812     pgbouncer       tcp 0.0.0.0:6432     \
+             129/128   1024/1024   pgbouncer.service",
+        ]
+    );
+}
+
+#[test]
+fn unknown_is_a_dash() {
+    let (failure, identity) = samples::minimal();
+    assert_eq!(
+        plain().event(&failure, &identity, None, &clock()),
+        "03:12:04.123 accept.other   E4000    1       -               -                    \
+         -         -           -"
+    );
+}
+
+#[test]
+fn pids_and_limits_say_what_they_are() {
+    let (mut failure, mut identity) = samples::rich();
+    failure.process.nofile = failure.process.nofile.map(|mut limit| {
+        limit.copied = true;
+        limit
+    });
+    identity.exited = true;
+    let line = plain().event(&failure, &identity, None, &clock());
+    assert!(line.contains(" 812(7) "), "{line}");
+    assert!(line.contains(" -/1024(armed) "), "{line}");
+    assert!(line.ends_with(" shop/pooler-0/pooler (exited)"), "{line}");
+    let (hostile, identity) = samples::hostile();
+    let line = plain().event(&hostile, &identity, Some(3), &clock());
+    assert!(line.contains(" 3/unlimited(armed) "), "{line}");
+}
+
+#[test]
+fn long_cells_push_and_the_last_is_cut() {
+    let (mut failure, mut identity) = bare();
+    failure.listener.address = Some(Address::Inet(SocketAddr::from(([0xffff; 8], 65_535))));
+    failure.listener.family = Some(10);
+    identity.unit = Some("a-unit-with-quite-a-long-name.service".to_owned());
+    let text = |width| {
+        Text::new(Look {
+            width: Some(width),
+            ..look()
+        })
+    };
+    let line = text(150).event(&failure, &identity, Some(1), &clock());
+    assert!(
+        line.contains(" tcp6 [ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535 129/128 "),
+        "{line}"
+    );
+    assert_eq!(line.width(), 150);
+    assert!(line.ends_with(" a-unit-with-q…"), "{line}");
+    let narrow = text(20).event(&failure, &identity, Some(1), &clock());
+    assert!(narrow.ends_with(" a-unit-with…"), "{narrow}");
+}
+
+#[test]
+fn cutting_counts_columns() {
+    assert_eq!(cut("abc", 3), "abc");
+    assert_eq!(cut("abcd", 3), "ab…");
+    // Each of these takes two columns.
+    assert_eq!(cut("日本語", 6), "日本語");
+    assert_eq!(cut("日本語", 5), "日本…");
+    assert_eq!(cut("日本語", 4), "日…");
+}
+
+#[test]
+fn the_rest_is_one_exact_line() {
+    let (failure, identity) = bare();
+    let failures = failures(&failure, &identity, 12_400);
+    let more = |text: &Text, period| text.more(&failures, 12_345, period);
+    assert_eq!(
+        more(&plain(), Duration::from_millis(1_001)),
+        "… and 12,345 more accept.emfile by pgbouncer[812] on tcp 0.0.0.0:6432 in the last second"
+    );
+    let file = Text::new(Look {
+        terminal: false,
+        ..look()
+    });
+    assert_eq!(
+        more(&file, Duration::from_millis(2_600)),
+        "… and 12345 more accept.emfile by pgbouncer[812] on tcp 0.0.0.0:6432 in the last 3 s"
+    );
+}
+
+#[test]
+fn separators_are_for_people() {
+    for (number, shown) in [
+        (0, "0"),
+        (999, "999"),
+        (1_000, "1,000"),
+        (1_234_567, "1,234,567"),
+        (u64::MAX, "18,446,744,073,709,551,615"),
+    ] {
+        assert_eq!(plain().number(number), shown);
+    }
+}
+
+#[test]
+fn advice_is_a_line_for_each_part() {
+    let advice = Advice {
+        now: Some("prlimit".to_owned()),
+        lasting: None,
+        note: Some("look".to_owned()),
+    };
+    assert_eq!(
+        plain().advice(&advice),
+        "  now:     prlimit\n  note:    look"
+    );
+}
+
+#[test]
+fn a_summary() {
+    let (first, identity) = bare();
+    // The same listener through io_uring: another key, one row.
+    let mut uring = first.clone();
+    uring.key.op = Op::IoUring;
+    let mut other = first.clone();
+    other.key.process.pid = 9;
+    other.key.reason = Reason::AcceptAborted;
+    other.key.errno = 103;
+    other.process.comm = b"haproxy".to_vec();
+    let earlier = Failures {
+        first_ns: AT_NS - 60_000_000_000,
+        ..failures(&uring, &identity, 1)
+    };
+    let totals = [
+        failures(&other, &identity, 7),
+        failures(&first, &identity, 12_344),
+        earlier,
+    ];
+    let hooks = samples::hooks();
+    let summary = plain().summary(&run(&totals, NOTHING_LOST, &hooks), &clock());
+    assert_eq!(
+        summary.lines().collect::<Vec<_>>(),
+        [
+            "12,352 failed accepts in 90.5 s",
+            "   COUNT  REASON          ERRNO         PROCESS         LISTENER          \
+             FIRST         LAST          UNIT",
+            "  12,345  accept.emfile   EMFILE        pgbouncer[812]  tcp 0.0.0.0:6432  \
+             03:11:04.123  03:12:04.123  pgbouncer.service",
+            "       7  accept.aborted  ECONNABORTED  haproxy[9]      tcp 0.0.0.0:6432  \
+             03:12:03.123  03:12:04.123  pgbouncer.service",
+            "Nothing was lost: the totals are exact.",
+            "Hook accept: fexit/__sys_accept4 (trampoline)",
+            "Hook io_uring_accept: NOT SEEN: io_accept is not in this kernel's BTF",
+        ]
+    );
+}
+
+#[test]
+fn rows_that_are_not_shown_are_counted() {
+    let (failure, identity) = bare();
+    let many: Vec<Failure> = (1..=5)
+        .map(|pid| {
+            let mut failure = failure.clone();
+            failure.key.process.pid = pid;
+            failure
+        })
+        .collect();
+    let totals: Vec<_> = (1..)
+        .zip(&many)
+        .map(|(count, failure)| failures(failure, &identity, count))
+        .collect();
+    let text = Text::new(Look { rows: 2, ..look() });
+    let run = Run {
+        other: 30,
+        ..run(&totals, NOTHING_LOST, &[])
+    };
+    let summary = text.summary(&run, &clock());
+    let lines: Vec<&str> = summary.lines().collect();
+    assert_eq!(lines[0], "45 failed accepts in 90.5 s");
+    assert!(lines[2].contains("pgbouncer[5]") && lines[3].contains("pgbouncer[4]"));
+    assert_eq!(
+        lines[4..6],
+        [
+            "  … and 6 more of other processes, listeners or reasons (3)",
+            "  … and 30 more of processes and listeners too many to be told apart",
+        ]
+    );
+}
+
+#[test]
+fn a_long_run_shows_dates() {
+    let (failure, identity) = bare();
+    let totals = [failures(&failure, &identity, 1)];
+    let run = Run {
+        duration: Duration::from_hours(13),
+        ..run(&totals, NOTHING_LOST, &[])
+    };
+    let summary = plain().summary(&run, &clock());
+    assert!(summary.starts_with("1 failed accept in "), "{summary}");
+    assert!(
+        summary.contains(" 2026-11-24 03:12:03  2026-11-24 03:12:04 "),
+        "{summary}"
+    );
+}
+
+#[test]
+fn what_was_lost_is_said() {
+    let says = |lost| plain().summary(&run(&[], lost, &[]), &clock());
+    assert_eq!(
+        says(NOTHING_LOST),
+        "No failed accept was counted in 90.5 s\nNothing was lost: the totals are exact."
+    );
+    let unknown = says(Lost::default());
+    assert!(unknown.contains("No loss was noticed.") && unknown.contains("not known"));
+    let all = says(Lost {
+        ring: 1,
+        map: 2_000,
+        missed: Some(3),
+        output: 4,
+    });
+    for words in [
+        "LOST: 2,000 failures",
+        "left out 3 runs",
+        "lost: 1 failures",
+        "lost: 4 lines",
+    ] {
+        assert!(all.contains(words), "{words}: {all}");
+    }
+    assert!(!all.contains("Nothing was lost") && !all.contains("not known"));
+    let both = says(Lost {
+        ring: 1,
+        ..Lost::default()
+    });
+    assert!(
+        !both.contains("No loss") && both.contains("not known"),
+        "{both}"
+    );
+}
+
+#[test]
+fn colours_change_nothing_but_colour() {
+    let colored = Text::new(Look {
+        color: true,
+        ..look()
+    });
+    let (failure, identity) = bare();
+    let totals = [failures(&failure, &identity, 1)];
+    let hooks = samples::hooks();
+    let run = run(&totals, Lost::default(), &hooks);
+    for (with, without) in [
+        (colored.header(), plain().header()),
+        (
+            colored.event(&failure, &identity, None, &clock()),
+            plain().event(&failure, &identity, None, &clock()),
+        ),
+        (
+            colored.summary(&run, &clock()),
+            plain().summary(&run, &clock()),
+        ),
+    ] {
+        assert!(with.contains("\x1b["));
+        assert_eq!(strip_colours(&with), without);
+    }
+}
+
+/// Removes `ESC [ digits and semicolons m`, and nothing else.
+fn strip_colours(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        out.push_str(before);
+        let code = after.find(|char: char| !char.is_ascii_digit() && char != ';');
+        let end = code
+            .filter(|at| after[*at..].starts_with('m'))
+            .expect("a colour");
+        rest = &after[end + 1..];
+    }
+    out + rest
+}
+
+/// Bytes from a generator (Knuth's MMIX constants), biased to what terminals act on.
+fn noise(state: &mut u64) -> Vec<u8> {
+    let mut next = || {
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 56) as u8
+    };
+    let length = next() % 24;
+    (0..length)
+        .map(|_| match next() % 6 {
+            0 => 0x1b,
+            1 => next() % 0x20,
+            2 => 0x80 | (next() % 0x20),
+            3 => 0xc2,
+            _ => next(),
+        })
+        .collect()
+}
+
+#[test]
+fn no_bytes_from_outside_reach_the_terminal_as_control_characters() {
+    let mut state = 7;
+    let (failure, identity) = samples::rich();
+    for _ in 0..2_000 {
+        let (mut failure, mut identity) = (failure.clone(), identity.clone());
+        failure.process.comm = noise(&mut state);
+        failure.process.thread_comm = noise(&mut state);
+        failure.listener.family = Some(1);
+        failure.listener.address = Some(Address::Unix(noise(&mut state)));
+        identity.exe = Some(noise(&mut state));
+        identity.cgroup = Some(noise(&mut state));
+        identity.parent = Some(Parent {
+            pid: 1,
+            comm: Some(noise(&mut state)),
+        });
+        let text = |state: &mut u64| String::from_utf8_lossy(&noise(state)).into_owned();
+        match state >> 62 {
+            0 => identity.container = None,
+            1 => {
+                identity.container = None;
+                identity.unit = None;
+            }
+            _ => {
+                let container = identity.container.as_mut().expect("a container");
+                container.name = Some(text(&mut state));
+                container.pod = None;
+            }
+        }
+        let hooks = [Hook {
+            name: text(&mut state),
+            tier: None,
+            target: Some(text(&mut state)),
+            status: HookState::Attached,
+            detail: Some(text(&mut state)),
+        }];
+        let advice = Advice {
+            now: Some(text(&mut state)),
+            lasting: None,
+            note: Some(text(&mut state)),
+        };
+        let totals = [failures(&failure, &identity, 1)];
+        for shown in [
+            plain().event(&failure, &identity, None, &clock()),
+            plain().more(&totals[0], 1, Duration::from_secs(1)),
+        ] {
+            assert!(!shown.chars().any(char::is_control), "{shown:?}");
+        }
+        for (shown, lines) in [
+            (
+                plain().summary(&run(&totals, NOTHING_LOST, &hooks), &clock()),
+                5,
+            ),
+            (plain().advice(&advice), 2),
+        ] {
+            assert_eq!(shown.lines().count(), lines, "{shown:?}");
+            assert!(
+                !shown.chars().any(|char| char.is_control() && char != '\n'),
+                "{shown:?}"
+            );
+        }
+    }
+}
