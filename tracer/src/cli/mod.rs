@@ -11,7 +11,6 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use log::LevelFilter;
 
 pub use errors::Usage;
 
@@ -29,9 +28,10 @@ struct Cli {
         global = true,
         value_name = "LEVEL",
         env = "RUST_LOG",
-        default_value = "error"
+        default_value = "error",
+        hide_env_values = true
     )]
-    log: LevelFilter,
+    log: String,
 }
 
 const EXIT_CODES: &str = "\
@@ -61,7 +61,7 @@ pub fn main() -> ExitCode {
         }
     };
     env_logger::Builder::new()
-        .filter_level(cli.log)
+        .parse_filters(&cli.log)
         .format_timestamp_millis()
         .init();
     let result = match cli.command {

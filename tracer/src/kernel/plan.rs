@@ -289,17 +289,17 @@ fn uring_complete(features: &Features) -> Result<Vec<Attachment>, String> {
 mod tests {
     use super::*;
 
-    fn strings(parameters: &[&str]) -> Option<Vec<String>> {
-        Some(parameters.iter().map(ToString::to_string).collect())
+    fn strings(parameters: &[&str]) -> Vec<String> {
+        parameters.iter().map(ToString::to_string).collect()
     }
 
     /// As BTF of Debian's 6.12 says.
     fn recent() -> Features {
         Features {
-            sys_accept4: strings(&["int", "struct sockaddr *", "int *", "int"]),
-            io_accept: strings(&["struct io_kiocb *", "unsigned int"]),
+            sys_accept4: Some(strings(&["int", "struct sockaddr *", "int *", "int"])),
+            io_accept: Some(strings(&["struct io_kiocb *", "unsigned int"])),
             sys_accept4_file: None,
-            io_uring_complete: strings(&[
+            io_uring_complete: Some(strings(&[
                 "void *",
                 "void *",
                 "u64",
@@ -307,7 +307,7 @@ mod tests {
                 "unsigned int",
                 "u64",
                 "u64",
-            ]),
+            ])),
             kprobes: true,
             tracefs: Ok("/sys/kernel/tracing".into()),
             syscall_exits: vec!["sys_exit_accept", "sys_exit_accept4"],
@@ -318,15 +318,15 @@ mod tests {
     fn old() -> Features {
         Features {
             io_accept: None,
-            sys_accept4_file: strings(&[
+            sys_accept4_file: Some(strings(&[
                 "struct file *",
                 "unsigned int",
                 "struct sockaddr *",
                 "int *",
                 "int",
                 "long unsigned int",
-            ]),
-            io_uring_complete: strings(&["void *", "u64", "long int"]),
+            ])),
+            io_uring_complete: Some(strings(&["void *", "u64", "long int"])),
             ..recent()
         }
     }
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn a_prototype_that_changed_is_refused_in_words() {
         let features = Features {
-            sys_accept4: strings(&["int", "struct accept_args *"]),
+            sys_accept4: Some(strings(&["int", "struct accept_args *"])),
             ..recent()
         };
         let plans = plan(&features, Some(Tier::Trampoline));

@@ -97,7 +97,7 @@ fn a_stalled_reader_stalls_nobody() {
 fn the_end_does_not_wait_for_ever() {
     let (stdout, _leave, _writes) = gated(10);
     hang(&stdout);
-    stdout.offer("second".to_owned());
+    assert!(stdout.offer("second".to_owned()));
     let error = stdout.finish(SHORT).expect_err("nobody reads");
     assert!(
         error.to_string().contains("2 lines were not taken"),
