@@ -131,6 +131,8 @@ impl Session {
             tracefs,
         }
         .attach(plans);
+        drop(btf);
+        give_back_memory();
         let mut map = |name: &'static str| {
             ebpf.take_map(name)
                 .with_context(|| format!("the eBPF object has no map {name}"))
@@ -259,6 +261,16 @@ fn wait_for_programs() -> io::Result<()> {
         return Ok(());
     }
     Err(error)
+}
+
+/// Returns what reading the kernel's type information took: most of all the memory that a
+/// capture ever needs, and needed for a moment only.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number; safe to call at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn explain_load(error: anyhow::Error) -> anyhow::Error {
