@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use procfs::process::Process;
+use rustix::thread::CapabilitySet;
 
 use super::{Capability, Check, Hook, Kernel, Refusal, Report};
 use crate::{
@@ -18,26 +18,26 @@ use crate::{
     text,
 };
 
-/// Number, name and purpose of the capabilities that matter (include/uapi/linux/capability.h).
-const CAPABILITIES: &[(u32, &str, &str)] = &[
+/// The capabilities that matter, and what each is for.
+const CAPABILITIES: &[(CapabilitySet, &str, &str)] = &[
     (
-        21,
+        CapabilitySet::SYS_ADMIN,
         "CAP_SYS_ADMIN",
         "all of it on kernels before 5.8; mounting tracefs",
     ),
-    (39, "CAP_BPF", "loading programs and maps"),
+    (CapabilitySet::BPF, "CAP_BPF", "loading programs and maps"),
     (
-        38,
+        CapabilitySet::PERFMON,
         "CAP_PERFMON",
         "attaching them and reading kernel memory",
     ),
     (
-        19,
+        CapabilitySet::SYS_PTRACE,
         "CAP_SYS_PTRACE",
         "reading other users' /proc/PID/fd and exe",
     ),
     (
-        2,
+        CapabilitySet::DAC_READ_SEARCH,
         "CAP_DAC_READ_SEARCH",
         "finding the cgroup of a process that has exited",
     ),
@@ -149,14 +149,13 @@ fn cgroup_check() -> Check {
 }
 
 fn capabilities() -> Vec<Capability> {
-    let effective = Process::myself()
-        .and_then(|process| process.status())
-        .map_or(0, |status| status.capeff);
+    let effective =
+        rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     CAPABILITIES
         .iter()
-        .map(|(bit, name, purpose)| Capability {
+        .map(|(set, name, purpose)| Capability {
             name,
-            effective: effective >> bit & 1 == 1,
+            effective: effective.contains(*set),
             purpose,
         })
         .collect()
