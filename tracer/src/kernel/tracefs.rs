@@ -45,10 +45,11 @@ fn mount_privately(place: &str) -> io::Result<()> {
     // SAFETY: plain syscalls on NUL-terminated strings that outlive the calls.
     unsafe {
         check(libc::unshare(libc::CLONE_NEWNS))?;
-        // What the system mounts later is still seen here; what is mounted here stays here.
+        // What is mounted below /sys from here on stays here; what the system mounts is seen.
+        // Not of all of /: in a chroot that is no mount point.
         check(libc::mount(
             std::ptr::null(),
-            c"/".as_ptr(),
+            c"/sys".as_ptr(),
             std::ptr::null(),
             libc::MS_SLAVE | libc::MS_REC,
             std::ptr::null(),
