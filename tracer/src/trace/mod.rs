@@ -3,7 +3,7 @@
 mod output;
 
 use std::{
-    io,
+    io::{self, Write as _},
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
     rc::Rc,
@@ -162,24 +162,27 @@ impl<'a> Run<'a> {
             .iter()
             .filter_map(|hook| {
                 let (tier, _) = hook.attached.as_ref()?;
-                Some(format!("{} by {}", words::targets(hook), tier.name()))
+                Some(format!("{} ({})", words::targets(hook), tier.name()))
             })
             .collect();
+        let mut said: Vec<String> = Vec::new();
         for hook in hooks.iter().filter(|hook| hook.attached.is_none()) {
-            eprintln!("not seen: {}", hook.hook.unseen());
+            said.push(format!("not seen: {}", hook.hook.unseen()));
             for (tier, why) in &hook.refused {
-                eprintln!("  {}: {why}", tier.name());
+                said.push(format!("  {}: {why}", tier.name()));
             }
         }
+        said.push(format!(
+            "tracing failed accepts with {}; Ctrl-C stops\n",
+            targets.join(", ")
+        ));
+        // In one piece: the same terminal may show stdout.
+        let _ = io::stderr().write_all(said.join("\n").as_bytes());
         if !self.options.quiet
             && let Some(header) = self.pipeline.output.header()
         {
             self.pipeline.must(header);
         }
-        eprintln!(
-            "tracing failed accepts ({}); Ctrl-C stops",
-            targets.join(", ")
-        );
     }
 
     fn done(&self) -> bool {
