@@ -160,7 +160,10 @@ impl Attributor {
     /// gone, or they cannot be read or not counted within 50 ms.
     #[must_use]
     pub fn open_descriptors(&self, id: ProcessId) -> Option<u64> {
-        self.task(id)?.0.open_descriptors()
+        let (task, _) = self.task(id)?;
+        let count = task.open_descriptors();
+        // One that began to exit meanwhile may have closed some already.
+        task.stat().filter(|stat| !stat.dead).and(count)
     }
 
     /// Limits of open files of a process now, which need not be those at its failure.
@@ -266,7 +269,11 @@ impl Attributor {
         };
         let cgroup = task
             .as_ref()
-            .and_then(|task| telling_path(&task.read("cgroup")?))
+            .and_then(|task| {
+                let path = telling_path(&task.read("cgroup")?);
+                // One that began to exit meanwhile may have been in the root already.
+                task.stat().filter(|stat| !stat.dead).and(path)
+            })
             .or_else(|| self.cgroup_path(facts.cgroup_id?));
         let place = cgroup.as_deref().map(Place::of).unwrap_or_default();
         Identity {

@@ -36,7 +36,8 @@ pub struct NofileLimits {
 /// What `/proc/PID/stat` tells (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stat {
-    /// Field 3: dead, and perhaps not yet waited for.
+    /// Field 3 and 9: dead, and perhaps not yet waited for, or about to be: its descriptors
+    /// and its cgroup are being taken away.
     pub(super) dead: bool,
     /// Field 4: the parent; 0 where it has none in this pid namespace.
     pub(super) parent: u32,
@@ -129,15 +130,20 @@ impl Task {
     }
 }
 
+/// Flag of a task that has begun to exit (include/linux/sched.h).
+const PF_EXITING: u32 = 4;
+
 fn parse_stat(stat: &[u8]) -> Option<Stat> {
     // The name, field 2, is in parentheses and may hold any bytes, parentheses included.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = std::str::from_utf8(&stat[end + 1..])
         .ok()?
         .split_whitespace();
-    let dead = matches!(fields.next()?, "Z" | "X");
+    let gone = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
-    let start_ticks = fields.nth(22 - 5)?.parse().ok()?;
+    let flags: u32 = fields.nth(9 - 5)?.parse().ok()?;
+    let dead = gone || flags & PF_EXITING != 0;
+    let start_ticks = fields.nth(22 - 10)?.parse().ok()?;
     Some(Stat {
         dead,
         parent,
@@ -193,6 +199,11 @@ mod tests {
         assert_eq!(
             parse_stat(&[b"1 (\xff) ", rest.as_bytes()].concat()).map(|stat| stat.start_ticks),
             Some(4711)
+        );
+        assert!(
+            parse_stat(b"7 (x) R 1 9 9 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 5")
+                .is_some_and(|it| it.dead),
+            "on its way out"
         );
         assert!(
             parse_stat(b"7 (x) Z 1 9 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5")
