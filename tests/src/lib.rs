@@ -1,0 +1,14 @@
+//! turnaway against real servers and real kernels.
+//!
+//! turnaway is a black box here: a program that is run and whose records are read. What they are
+//! compared with comes from elsewhere: a [`workload`] counts what its own calls returned, a real
+//! [server](servers) is watched with strace, and /proc tells who is who.
+
+pub mod records;
+pub mod scenario;
+pub mod servers;
+pub mod sys;
+pub mod tracer;
+pub mod truth;
+pub mod wait;
+pub mod workload;

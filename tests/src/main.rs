@@ -1,0 +1,163 @@
+//! `turnaway-scenarios`: workloads, and the runner that compares what turnaway says of them with
+//! what they did.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Parser, Subcommand};
+use turnaway_tests::scenario::run::{self, Outcome, Programs};
+use turnaway_tests::scenario::{self, Scenario, TIERS};
+use turnaway_tests::tracer;
+use turnaway_tests::workload::Stage;
+
+/// Workloads whose accepts fail in known ways, and what turnaway makes of them
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Name the scenarios
+    List,
+    /// Be the workload of a scenario
+    Workload {
+        /// Its name
+        name: String,
+        /// Act at once and end, without waiting to be told
+        #[arg(long)]
+        alone: bool,
+    },
+    /// Run scenarios and print one line for each
+    Run(Options),
+}
+
+#[derive(clap::Args)]
+struct Options {
+    /// Hooks of this tier; may be given several times
+    #[arg(long, default_values_t = [TIERS[2].to_owned()])]
+    tier: Vec<String>,
+    /// All tiers, one after the other
+    #[arg(long, conflicts_with = "tier")]
+    all_tiers: bool,
+    /// Only the scenarios whose name starts with this
+    #[arg(long, default_value = "")]
+    only: String,
+    /// A turnaway for each scenario, not one for each tier
+    #[arg(long)]
+    apart: bool,
+    /// The program to test
+    #[arg(long)]
+    turnaway: Option<PathBuf>,
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().action {
+        Action::List => {
+            for scenario in scenario::ALL {
+                println!("{}", scenario.name);
+            }
+        }
+        Action::Workload { name, alone } => {
+            let scenario =
+                scenario::find(&name).with_context(|| format!("no scenario is called {name}"))?;
+            (scenario.run)(&mut Stage::new(alone))?;
+        }
+        Action::Run(options) => return run_all(&options),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Default)]
+struct Tallied {
+    passed: u32,
+    skipped: u32,
+    failed: u32,
+}
+
+impl Tallied {
+    fn tell(&mut self, name: &str, tier: &str, outcome: &Outcome) {
+        match outcome {
+            Outcome::Pass => {
+                self.passed += 1;
+                say(&format!("PASS {name} {tier}"));
+            }
+            Outcome::Skip(why) => {
+                self.skipped += 1;
+                say(&format!("SKIP {name} {tier}: {why}"));
+            }
+            Outcome::Fail(why) => {
+                self.failed += 1;
+                say(&format!("FAIL {name} {tier}: {why}"));
+            }
+        }
+    }
+}
+
+fn say(line: &str) {
+    let mut output = std::io::stdout().lock();
+    // If nobody reads it, there is nobody to be told.
+    let _ = writeln!(output, "{line}");
+    let _ = output.flush();
+}
+
+fn run_all(options: &Options) -> Result<ExitCode> {
+    let turnaway = match &options.turnaway {
+        Some(path) => path.clone(),
+        None => tracer::binary()?,
+    };
+    let programs = Programs {
+        turnaway,
+        scenarios: std::env::current_exe()?,
+    };
+    let scenarios: Vec<&'static Scenario> = scenario::ALL
+        .iter()
+        .filter(|scenario| scenario.name.starts_with(&options.only))
+        .collect();
+    ensure!(
+        !scenarios.is_empty(),
+        "no scenario starts with {}",
+        options.only
+    );
+    let tiers = if options.all_tiers {
+        TIERS.map(str::to_owned).to_vec()
+    } else {
+        options.tier.clone()
+    };
+    let mut tallied = Tallied::default();
+    for tier in &tiers {
+        let started = std::time::Instant::now();
+        if options.apart {
+            for scenario in &scenarios {
+                let outcome = run::one(&programs, scenario, tier);
+                tallied.tell(scenario.name, tier, &outcome);
+            }
+        } else {
+            let hooks = run::together(&programs, &scenarios, tier, |name, outcome| {
+                tallied.tell(name, tier, outcome);
+            });
+            match hooks {
+                Ok(hooks) => hooks
+                    .iter()
+                    .for_each(|hook| say(&format!("HOOK {tier} {hook}"))),
+                Err(error) => tallied.tell("(all)", tier, &Outcome::Fail(format!("{error:#}"))),
+            }
+        }
+        say(&format!(
+            "TIME {tier} {:.1} s",
+            started.elapsed().as_secs_f64()
+        ));
+    }
+    say(&format!(
+        "{} passed, {} skipped, {} failed",
+        tallied.passed, tallied.skipped, tallied.failed
+    ));
+    Ok(if tallied.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,121 @@
+//! The list of scenarios.
+
+use super::Scenario;
+use super::env::{self, Need};
+use crate::workload::{Stage, denied, emfile, enfile, families, identity, misuse, normal};
+use crate::workload::{processes, uring};
+
+type Workload = fn(&mut Stage) -> anyhow::Result<()>;
+
+const fn scenario(name: &'static str, run: Workload) -> Scenario {
+    Scenario {
+        name,
+        run,
+        needs: env::nothing,
+        one_process: true,
+        hook: "accept",
+        blind: &[],
+    }
+}
+
+const fn ring(name: &'static str, run: Workload) -> Scenario {
+    Scenario {
+        hook: "io_uring_accept",
+        ..scenario(name, run).needs(env::uring)
+    }
+}
+
+impl Scenario {
+    const fn needs(mut self, needs: Need) -> Self {
+        self.needs = needs;
+        self
+    }
+
+    /// Other processes than the one that is started call accept, or threads of the kernel do.
+    const fn of_others(mut self) -> Self {
+        self.one_process = false;
+        self
+    }
+
+    const fn unseen_by(mut self, tiers: &'static [&'static str]) -> Self {
+        self.blind = tiers;
+        self
+    }
+}
+
+/// All scenarios.
+pub const ALL: &[Scenario] = &[
+    scenario("emfile", emfile::accept4),
+    scenario("emfile_accept", emfile::accept),
+    scenario("emfile_empty_queue", emfile::empty_queue),
+    scenario("lowest_free_number", emfile::lowest_free_number),
+    scenario("blocked_accept", emfile::blocked),
+    scenario("spin", emfile::spin),
+    scenario("many_listeners", emfile::many_listeners),
+    scenario("enfile", enfile::system_table)
+        .needs(env::guest)
+        .of_others(),
+    scenario("ipv6", families::ipv6).needs(env::ipv6),
+    scenario("dual_stack", families::dual_stack).needs(env::ipv6),
+    scenario("mptcp", families::mptcp).needs(env::mptcp),
+    scenario("unix_path", families::unix_path),
+    scenario("unix_abstract", families::unix_abstract),
+    scenario("unix_seqpacket", families::unix_seqpacket),
+    scenario("vsock", families::vsock).needs(env::vsock),
+    scenario("misuse_not_open", misuse::not_open),
+    scenario("misuse_negative", misuse::negative),
+    scenario("misuse_file", misuse::file),
+    scenario("misuse_not_listening", misuse::not_listening),
+    scenario("misuse_udp", misuse::udp),
+    scenario("misuse_flags", misuse::flags),
+    scenario("misuse_shut_down", misuse::shut_down),
+    scenario(
+        "misuse_shut_down_while_waiting",
+        misuse::shut_down_while_waiting,
+    ),
+    scenario("misuse_bad_address", misuse::bad_address),
+    scenario("denied_by_seccomp", denied::by_seccomp).unseen_by(&["trampoline", "kprobe"]),
+    scenario("denied_by_security_module", denied::by_security_module).needs(env::bpf_lsm),
+    scenario("busy_loop", normal::busy_loop),
+    scenario("interrupted", normal::interrupted),
+    scenario("restarted", normal::restarted),
+    scenario("reset_in_queue", normal::reset_in_queue),
+    scenario("named_thread", processes::named_thread),
+    scenario("exits_at_once", processes::exits_at_once).of_others(),
+    scenario("short_lived", processes::short_lived).of_others(),
+    scenario("prefork", processes::prefork).of_others(),
+    scenario("shared_listener", processes::shared_listener).of_others(),
+    scenario("hostile_comm", identity::hostile_comm),
+    scenario("drops_root", identity::drops_root),
+    scenario("pid_namespace", identity::pid_namespace).of_others(),
+    scenario("network_namespace", identity::network_namespace),
+    scenario("cgroup_unit", identity::unit).of_others(),
+    scenario("cgroup_container", identity::container).of_others(),
+    scenario("cgroup_of_the_dead", identity::unit_of_the_dead)
+        .needs(env::unified)
+        .of_others(),
+    ring("uring_single", uring::single),
+    ring("uring_multishot", uring::multishot).needs(env::uring_5_19),
+    ring("uring_limit_raised_later", uring::limit_raised_later),
+    ring("uring_limit_lowered_later", uring::limit_lowered_later),
+    ring("uring_sqpoll", uring::sqpoll).of_others(),
+    ring("uring_worker", uring::worker).of_others(),
+    ring("uring_registered_listener", uring::registered_listener),
+    ring("uring_table_full", uring::table_full).needs(env::uring_5_19),
+    ring("uring_misuse", uring::misuse),
+    ring("uring_not_open", uring::not_open).unseen_by(&["trampoline", "kprobe"]),
+    ring("uring_cancelled", uring::cancelled),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let names: HashSet<_> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

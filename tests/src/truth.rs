@@ -1,0 +1,285 @@
+//! What really happened, as the one who made it happen knows it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::sys::{Call, Errno};
+
+/// What a workload did. `None` in any field below means: not to be compared.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// Every process that called accept, failing or not.
+    pub pids: Vec<u32>,
+    /// The failures, one entry for each process, listener, errno and way of calling.
+    pub failures: Vec<Failures>,
+    /// Accepts that succeeded.
+    pub accepted: u64,
+}
+
+/// Failures that are counted together.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failures {
+    /// Whose.
+    pub process: Process,
+    /// On what.
+    pub listener: Listener,
+    /// Name of the errno.
+    pub errno: String,
+    /// How accept was asked for.
+    pub call: Call,
+    /// How many.
+    pub count: u64,
+    /// The soft limit that decided.
+    pub limit: Option<u64>,
+    /// Whether that is io_uring's copy.
+    pub limit_copied: Option<bool>,
+    /// Open descriptors at the failure and until the workload ends.
+    pub used: Option<u64>,
+    /// Whether each failure takes a connection out of the queue, whose depth is that after the
+    /// first one.
+    pub takes: bool,
+}
+
+impl Failures {
+    /// The same failure, `count` times.
+    #[must_use]
+    pub fn new(process: Process, listener: Listener, call: Call, errno: Errno, count: u64) -> Self {
+        Self {
+            process,
+            listener,
+            errno: errno.name().to_owned(),
+            call,
+            count,
+            limit: None,
+            limit_copied: None,
+            used: None,
+            takes: false,
+        }
+    }
+
+    /// Each failure loses a connection.
+    #[must_use]
+    pub fn taking(mut self) -> Self {
+        self.takes = true;
+        self
+    }
+
+    /// With the limit that decided.
+    #[must_use]
+    pub fn at_limit(mut self, limit: u64) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// The reason code, as the vocabulary of the design has it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self.errno.as_str() {
+            "EMFILE" => "accept.emfile",
+            "ENFILE" => "accept.enfile",
+            "ENOMEM" | "ENOBUFS" => "accept.nomem",
+            "ECONNABORTED" | "EPROTO" => "accept.aborted",
+            "EPERM" | "EACCES" => "accept.denied",
+            "EBADF" | "EINVAL" | "ENOTSOCK" | "EOPNOTSUPP" | "EFAULT" => "accept.misuse",
+            _ => "accept.other",
+        }
+    }
+}
+
+/// A process, and the thread of it that failed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id on the host.
+    pub pid: u32,
+    /// Its id in its own pid namespace, where that is another.
+    pub ns_pid: Option<u32>,
+    /// The thread.
+    pub tid: Option<u32>,
+    /// Name of the process, as JSON shows it.
+    pub comm: String,
+    /// Name of the thread.
+    pub thread: Option<String>,
+    /// Start, in clock ticks since boot.
+    pub start_ticks: u64,
+    /// Effective user.
+    pub uid: u32,
+    /// Parent's id on the host.
+    pub parent: Option<u32>,
+    /// The executable, of a process that stays until the end of the scenario.
+    pub exe: Option<String>,
+    /// Path of the cgroup.
+    pub cgroup: Option<String>,
+    /// Id of the cgroup in the unified hierarchy.
+    pub cgroup_id: Option<u64>,
+    /// systemd unit.
+    pub unit: Option<String>,
+    /// Container's id.
+    pub container: Option<String>,
+}
+
+impl Process {
+    /// The calling process and thread.
+    pub fn current() -> Result<Self> {
+        // In a pid namespace, /proc is still the host's, and so are its links.
+        let own = number(&fs::read_link("/proc/self")?)?;
+        let tid = number(&fs::read_link("/proc/thread-self")?)?;
+        // The name in it may be no text.
+        let stat = String::from_utf8_lossy(&fs::read("/proc/self/stat")?).into_owned();
+        let comm = comm("/proc/self/comm")?;
+        let thread = comm_of_thread()?;
+        let in_namespace = crate::sys::own_pid();
+        Ok(Self {
+            pid: own,
+            ns_pid: (in_namespace != own).then_some(in_namespace),
+            tid: Some(tid),
+            thread: Some(thread),
+            comm,
+            start_ticks: stat_field(&stat, 22)?,
+            uid: crate::sys::effective_uid(),
+            parent: Some(u32::try_from(stat_field(&stat, 4)?)?),
+            exe: Some(json_text(
+                fs::read_link("/proc/self/exe")?.as_os_str().as_bytes(),
+            )),
+            cgroup_id: own_cgroup_id(),
+            ..Self::default()
+        })
+    }
+
+    /// The same, of which nothing that only /proc tells is known: it will be gone.
+    #[must_use]
+    pub fn short_lived(mut self) -> Self {
+        self.exe = None;
+        self
+    }
+}
+
+/// The inode number of the cgroup's folder in the unified hierarchy, if that is mounted.
+fn own_cgroup_id() -> Option<u64> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mount = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let path = fields.next()?;
+        (fields.next()? == "cgroup2").then_some(path)
+    })?;
+    let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    Some(fs::metadata(format!("{mount}{path}")).ok()?.ino())
+}
+
+fn comm_of_thread() -> Result<String> {
+    comm("/proc/thread-self/comm")
+}
+
+fn comm(path: &str) -> Result<String> {
+    let mut bytes = fs::read(path).with_context(|| format!("cannot read {path}"))?;
+    // The kernel adds one newline, which is not part of the name.
+    bytes.pop();
+    Ok(json_text(&bytes))
+}
+
+/// The number at the end of a path.
+fn number(path: &Path) -> Result<u32> {
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.parse().ok())
+        .with_context(|| format!("no number at the end of {}", path.display()))
+}
+
+/// A field of /proc/PID/stat, numbered as in proc(5). The name in it may hold anything.
+pub fn stat_field(stat: &str, number: usize) -> Result<u64> {
+    // Two fields come before the last parenthesis.
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(number - 3))
+        .and_then(|field| field.parse().ok())
+        .with_context(|| format!("no field {number} in {stat:?}"))
+}
+
+/// Bytes as records show them: valid UTF-8 as it is, other bytes as `\xNN`.
+#[must_use]
+pub fn json_text(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a string does not fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// A socket that accept was called on, or a descriptor that is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Inode number of the socket; `None` where the descriptor is no socket.
+    pub inode: Option<u64>,
+    /// The descriptor, as the failing call was given it.
+    pub fd: Option<i32>,
+    /// `inet`, `inet6`, `unix` or `vsock`.
+    pub family: Option<String>,
+    /// `stream`, `seqpacket` or `dgram`.
+    pub kind: Option<String>,
+    /// `tcp`, `mptcp` or `udp`.
+    pub protocol: Option<String>,
+    /// Address.
+    pub address: Option<String>,
+    /// Port.
+    pub port: Option<u32>,
+    /// Path, or `@name`.
+    pub path: Option<String>,
+    /// Inode number of the network namespace.
+    pub netns: Option<u64>,
+    /// Connections waiting.
+    pub queue: Option<u32>,
+    /// The most that may wait.
+    pub backlog: Option<u32>,
+}
+
+impl Listener {
+    /// A descriptor that is no socket, or not even open.
+    #[must_use]
+    pub fn no_socket(fd: RawFd) -> Self {
+        Self {
+            fd: Some(fd),
+            ..Self::default()
+        }
+    }
+}
+
+/// Inode number of the network namespace that the calling process is in.
+pub fn own_netns() -> Result<u64> {
+    Ok(fs::metadata("/proc/self/ns/net")?.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_parentheses_do_not_shift_the_fields() {
+        let stat = "7 (a) b (c) R 1 7 7 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4711 0";
+        assert_eq!(stat_field(stat, 4).unwrap(), 1);
+        assert_eq!(stat_field(stat, 22).unwrap(), 4711);
+        assert!(stat_field("7 (a", 4).is_err());
+    }
+
+    #[test]
+    fn this_process_is_described_as_proc_has_it() {
+        let process = Process::current().unwrap();
+        assert_eq!(process.pid, std::process::id());
+        assert_eq!(process.ns_pid, None);
+        assert!(process.start_ticks > 0);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_spelled_out() {
+        assert_eq!(json_text(b"a\xff\x1b\xc3\xa4"), "a\\xff\x1b\u{e4}");
+    }
+}

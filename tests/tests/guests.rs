@@ -1,0 +1,118 @@
+//! All scenarios with every tier, on every test kernel.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use turnaway_tests::scenario::TIERS;
+use xtask::vm::{self, Guest};
+
+/// Emulation is slow, and slower still beside other tests.
+const PATIENCE: Duration = Duration::from_mins(8);
+
+/// A kernel and how many scenarios must pass with each tier of [`TIERS`], so that nothing is
+/// left out unnoticed.
+struct Expected {
+    kernel: &'static str,
+    passes: [usize; 3],
+}
+
+/// A program that `cargo xtask test` builds: statically, since a guest has no libraries.
+fn program(variable: &str, name: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(
+        || {
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../target/release")
+                .join(name)
+        },
+        PathBuf::from,
+    )
+}
+
+fn all_scenarios_pass(expected: &Expected) {
+    let Some(kernel) = vm::for_test(expected.kernel) else {
+        return;
+    };
+    let mut guest = Guest::new(
+        kernel,
+        [
+            "/bin/turnaway-scenarios",
+            "run",
+            "--all-tiers",
+            "--turnaway",
+            "/bin/turnaway",
+        ],
+    );
+    guest
+        .file(program("TURNAWAY_BIN", "turnaway"), "/bin/turnaway")
+        .file(
+            program("TURNAWAY_SCENARIOS", "turnaway-scenarios"),
+            "/bin/turnaway-scenarios",
+        );
+    guest.timeout = PATIENCE;
+    let exit = guest.run(|line| println!("{line}")).unwrap();
+
+    let failed: Vec<_> = exit
+        .console
+        .lines()
+        .filter(|line| line.starts_with("FAIL "))
+        .collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert_eq!(exit.code, 0, "{}", exit.console);
+    for (tier, least) in TIERS.into_iter().zip(expected.passes) {
+        let passed = passes(&exit.console, tier);
+        assert!(
+            passed >= least,
+            "{tier}: only {passed} of at least {least} passed\n{}",
+            exit.console
+        );
+    }
+}
+
+/// How many lines say that a scenario passed with a tier.
+fn passes(console: &str, tier: &str) -> usize {
+    console
+        .lines()
+        .filter_map(|line| line.strip_prefix("PASS "))
+        .filter(|words| words.split(' ').nth(1) == Some(tier))
+        .count()
+}
+
+#[test]
+fn kernel_5_10() {
+    all_scenarios_pass(&Expected {
+        kernel: "5.10",
+        passes: [40, 40, 30],
+    });
+}
+
+#[test]
+fn kernel_6_1() {
+    all_scenarios_pass(&Expected {
+        kernel: "6.1",
+        passes: [40, 40, 40],
+    });
+}
+
+#[test]
+fn kernel_6_12() {
+    all_scenarios_pass(&Expected {
+        kernel: "6.12",
+        passes: [40, 40, 40],
+    });
+}
+
+#[test]
+fn kernel_newest() {
+    all_scenarios_pass(&Expected {
+        kernel: "newest",
+        passes: [40, 40, 40],
+    });
+}
+
+#[test]
+fn passes_are_counted_by_tier() {
+    let console = "PASS spin kprobe\nPASS a tracepoint\nFAIL b kprobe: PASS\nSKIP c kprobe: no\n";
+    assert_eq!(passes(console, "kprobe"), 1);
+    assert_eq!(passes(console, "tracepoint"), 1);
+    assert_eq!(passes(console, "trampoline"), 0);
+}
