@@ -468,9 +468,8 @@ impl Child {
         let mut status = 0;
         loop {
             // SAFETY: the number outlives the call.
-            let ended = checked(unsafe {
-                libc::waitpid(self.pid.cast_signed(), &raw mut status, 0)
-            });
+            let ended =
+                checked(unsafe { libc::waitpid(self.pid.cast_signed(), &raw mut status, 0) });
             match ended {
                 // A signal of `alarm_every`.
                 Err(Errno(libc::EINTR)) => {}
