@@ -134,6 +134,7 @@ fn haproxy(place: &Place) -> Result<Command> {
     Ok(command)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "one signature for every server")]
 fn redis(place: &Place) -> Result<Command> {
     let mut command = as_nobody("/usr/bin/redis-server");
     command
@@ -143,6 +144,7 @@ fn redis(place: &Place) -> Result<Command> {
     Ok(command)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "one signature for every server")]
 fn memcached(place: &Place) -> Result<Command> {
     let mut command = as_nobody("/usr/bin/memcached");
     command

@@ -21,6 +21,7 @@ const NORMAL: [&str; 6] = [
 ];
 
 /// The command, under strace, which writes to a file.
+#[must_use]
 pub fn wrap(command: &Command, output: &Path) -> Command {
     let mut strace = Command::new(PROGRAM);
     strace

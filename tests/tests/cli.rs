@@ -1,0 +1,151 @@
+//! The command line as a black box: exit codes, messages, what is left behind.
+
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use turnaway_tests::tracer::{self, Tracer};
+
+/// Exits by SIGINT within this long.
+const STOP: Duration = Duration::from_secs(1);
+
+fn turnaway(arguments: &[&str]) -> Output {
+    Command::new(tracer::binary().unwrap())
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// The command ends with that code and one message that has these words in it.
+fn refuses(output: &Output, code: i32, words: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    for word in words {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_2_and_says_what_would_do() {
+    refuses(
+        &turnaway(&["trace", "--errno", "EFOO"]),
+        2,
+        &["EFOO", "EMFILE"],
+    );
+    refuses(
+        &turnaway(&["trace", "--reason", "foo"]),
+        2,
+        &["foo", "accept.emfile"],
+    );
+    refuses(&turnaway(&["trace", "--duration", "soon"]), 2, &["30s"]);
+    refuses(&turnaway(&["trace", "--nonsense"]), 2, &["--nonsense"]);
+    refuses(&turnaway(&["trace", "-P", "0"]), 2, &["port 0"]);
+    refuses(&turnaway(&[]), 2, &["trace", "doctor"]);
+}
+
+#[test]
+fn a_dead_process_cannot_be_traced() {
+    let mut child = Command::new("true").spawn().unwrap();
+    let pid = child.id().to_string();
+    child.wait().unwrap();
+    refuses(
+        &turnaway(&["trace", "-p", &pid]),
+        1,
+        &[&pid, "no such process"],
+    );
+}
+
+#[test]
+fn without_root_it_says_so() {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", "65534", "--clear-groups"])
+        .arg(tracer::binary().unwrap())
+        .arg("trace");
+    // A folder that only root may enter would hide the program from that user.
+    let output = command.output().unwrap();
+    if String::from_utf8_lossy(&output.stderr).contains("failed to execute") {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: others may not run the program");
+        return;
+    }
+    refuses(&output, 1, &["root"]);
+}
+
+#[test]
+fn without_btf_it_says_so() {
+    let empty = tempfile::tempdir().unwrap();
+    let output = Command::new("unshare")
+        .args([
+            "-m",
+            "sh",
+            "-c",
+            "mount --bind \"$1\" /sys/kernel/btf && exec \"$2\" trace",
+            "sh",
+        ])
+        .arg(empty.path())
+        .arg(tracer::binary().unwrap())
+        .output()
+        .unwrap();
+    refuses(&output, 1, &["BTF"]);
+}
+
+#[test]
+fn a_full_disk_is_one_message() {
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = Command::new(tracer::binary().unwrap())
+        .args(["trace", "--duration", "1s"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    refuses(&output, 1, &["No space left on device"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.matches("No space left").count(), 1, "{said}");
+}
+
+#[test]
+fn a_closed_pipe_is_success() {
+    let mut child = Command::new(tracer::binary().unwrap())
+        .args(["trace", "--duration", "1s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut said = String::new();
+    let mut stderr = child.stderr.take().unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn it_stops_at_once_and_leaves_no_program_behind() {
+    let tracer = Tracer::start(&tracer::binary().unwrap(), &["--json"]).unwrap();
+    println!("ready after {:?}", tracer.startup);
+    let run = tracer.stop().unwrap();
+    assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
+    println!("ended after {:?}", run.shutdown);
+    assert!(run.shutdown < STOP, "{:?}", run.shutdown);
+}
+
+#[test]
+fn doctor_speaks_json_and_its_exit_code_is_its_verdict() {
+    let output = turnaway(&["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let unavailable = report["hooks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|hook| hook["status"] != "attached");
+    assert_eq!(output.status.code(), Some(i32::from(unavailable)));
+    let release = Command::new("uname").arg("-r").output().unwrap();
+    assert_eq!(
+        report["kernel"]["release"].as_str().unwrap(),
+        String::from_utf8_lossy(&release.stdout).trim()
+    );
+}
