@@ -81,7 +81,8 @@ fn passes(console: &str, tier: &str) -> usize {
 fn kernel_5_10() {
     all_scenarios_pass(&Expected {
         kernel: "5.10",
-        passes: [40, 40, 30],
+        // io_uring's accept is not seen there (docs/limitations.md).
+        passes: [35, 35, 35],
     });
 }
 

@@ -155,10 +155,13 @@ impl Listening {
         let fd = sys::socket(recipe.family, recipe.kind, 0)?;
         sys::bind(&fd, &SockAddr::vsock(CID_LOCAL, ANY_PORT))?;
         let port = SockAddr::bound_to(&fd)?.port().context("no port")?;
+        // Where vsock is a module without type information, its address cannot be read.
+        let typed = std::path::Path::new("/sys/kernel/btf/vsock").exists()
+            || !std::path::Path::new("/sys/module/vsock").exists();
         let truth = Listener {
             family: Some("vsock".to_owned()),
-            address: Some(CID_LOCAL.to_string()),
-            port: Some(port),
+            address: typed.then(|| CID_LOCAL.to_string()),
+            port: typed.then_some(port),
             ..Listener::default()
         };
         Self::start(fd, &recipe, SockAddr::vsock(CID_LOCAL, port), truth, None)

@@ -18,6 +18,9 @@ pub struct Features {
     pub io_accept: Option<Vec<String>>,
     /// Parameter types of `__sys_accept4_file`.
     pub sys_accept4_file: Option<Vec<String>>,
+    /// io_uring's accept can put the connection into its own table of files: since then it
+    /// calls `do_accept` itself, and no longer comes through `__sys_accept4_file`.
+    pub io_accept_has_slots: bool,
     /// Parameter types of the tracepoint `io_uring_complete`.
     pub io_uring_complete: Option<Vec<String>>,
     /// The kernel has kprobes.
@@ -253,6 +256,11 @@ fn uring_function(features: &Features) -> Result<UringFunction, String> {
     let Err(why_not_request) = request else {
         return Ok(UringFunction::Request);
     };
+    if features.io_accept_has_slots {
+        return Err(format!(
+            "{why_not_request}, and io_uring does not come through __sys_accept4_file here"
+        ));
+    }
     expect(
         "__sys_accept4_file",
         features.sys_accept4_file.as_ref(),
@@ -299,6 +307,7 @@ mod tests {
             sys_accept4: Some(strings(&["int", "struct sockaddr *", "int *", "int"])),
             io_accept: Some(strings(&["struct io_kiocb *", "unsigned int"])),
             sys_accept4_file: None,
+            io_accept_has_slots: true,
             io_uring_complete: Some(strings(&[
                 "void *",
                 "void *",
@@ -314,10 +323,11 @@ mod tests {
         }
     }
 
-    /// As BTF of Debian's 5.10 says.
+    /// As BTF of 5.10 says, before it was given the io_uring of 5.15.
     fn old() -> Features {
         Features {
             io_accept: None,
+            io_accept_has_slots: false,
             sys_accept4_file: Some(strings(&[
                 "struct file *",
                 "unsigned int",
@@ -362,6 +372,18 @@ mod tests {
     }
 
     #[test]
+    fn a_function_that_io_uring_does_not_come_through_is_no_way() {
+        // As BTF of Debian's 5.10.223 says: `io_accept` is inlined.
+        let features = Features {
+            io_accept_has_slots: true,
+            ..old()
+        };
+        let plans = plan(&features, None);
+        assert!(plans[1].ways.is_empty(), "{:?}", plans[1]);
+        assert!(plans[1].refused[0].1.contains("__sys_accept4_file"));
+    }
+
+    #[test]
     fn a_prototype_that_changed_is_refused_in_words() {
         let features = Features {
             sys_accept4: Some(strings(&["int", "struct accept_args *"])),
@@ -390,6 +412,7 @@ mod tests {
                 sys_accept4: None,
                 io_accept: None,
                 sys_accept4_file: None,
+                io_accept_has_slots: false,
                 io_uring_complete: None,
                 kprobes: false,
                 tracefs: Err(String::new()),
