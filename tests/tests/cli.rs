@@ -1,19 +1,36 @@
 //! The command line as a black box: exit codes, messages, what is left behind.
 
-use std::io::{Read as _, Write as _};
+#[path = "cli/ends.rs"]
+mod ends;
+#[path = "cli/output.rs"]
+mod output;
+#[path = "cli/refused.rs"]
+mod refused;
+
+use std::io::Read as _;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
-use turnaway_tests::tracer::{self, Tracer};
-
-/// Exits by SIGINT within this long.
-const STOP: Duration = Duration::from_secs(1);
+use turnaway_tests::scenario::run::Actor;
+use turnaway_tests::tracer;
+use turnaway_tests::truth::Tally;
 
 fn turnaway(arguments: &[&str]) -> Output {
     Command::new(tracer::binary().unwrap())
         .args(arguments)
         .output()
         .unwrap()
+}
+
+/// A process that fails with EMFILE when it is told to act, and counts that itself.
+fn emfile() -> Actor {
+    let program = Path::new(env!("CARGO_BIN_EXE_turnaway-scenarios"));
+    Actor::start(program, "emfile").unwrap()
+}
+
+/// How often it failed, as it says.
+fn failures(tally: &Tally) -> u64 {
+    tally.failures.iter().map(|failures| failures.count).sum()
 }
 
 /// The command ends with that code and one message that has these words in it.
@@ -57,40 +74,6 @@ fn a_dead_process_cannot_be_traced() {
 }
 
 #[test]
-fn without_root_it_says_so() {
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", "65534", "--clear-groups"])
-        .arg(tracer::binary().unwrap())
-        .arg("trace");
-    // A folder that only root may enter would hide the program from that user.
-    let output = command.output().unwrap();
-    if String::from_utf8_lossy(&output.stderr).contains("failed to execute") {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: others may not run the program");
-        return;
-    }
-    refuses(&output, 1, &["root"]);
-}
-
-#[test]
-fn without_btf_it_says_so() {
-    let empty = tempfile::tempdir().unwrap();
-    let output = Command::new("unshare")
-        .args([
-            "-m",
-            "sh",
-            "-c",
-            "mount --bind \"$1\" /sys/kernel/btf && exec \"$2\" trace",
-            "sh",
-        ])
-        .arg(empty.path())
-        .arg(tracer::binary().unwrap())
-        .output()
-        .unwrap();
-    refuses(&output, 1, &["BTF"]);
-}
-
-#[test]
 fn a_full_disk_is_one_message() {
     let full = std::fs::File::options()
         .write(true)
@@ -121,16 +104,6 @@ fn a_closed_pipe_is_success() {
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(0), "{said}");
     assert!(!said.contains("panicked"), "{said}");
-}
-
-#[test]
-fn it_stops_at_once_and_leaves_no_program_behind() {
-    let tracer = Tracer::start(&tracer::binary().unwrap(), &["--json"]).unwrap();
-    println!("ready after {:?}", tracer.startup);
-    let run = tracer.stop().unwrap();
-    assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
-    println!("ended after {:?}", run.shutdown);
-    assert!(run.shutdown < STOP, "{:?}", run.shutdown);
 }
 
 #[test]

@@ -66,6 +66,7 @@ pub const ALL: &[Server] = &[
         comm: "pgbouncer",
         // One every few seconds.
         failures: 2,
+        logs: Some("accept() failed: Too many open files"),
         command: pgbouncer,
         ..GIVEN
     },

@@ -99,6 +99,7 @@ pub fn run(server: &Server, turnaway: &Path, tier: &str) -> Result<()> {
     driven?;
 
     let trace = Trace::read(&trace, &running.threads)?;
+    println!("{}: strace saw {:?}", server.name, trace.failures());
     compare(server, &place, &trace, &records)?;
     if let Some(words) = server.logs {
         let logged = running.logged(&place)?.matches(words).count() as u64;
