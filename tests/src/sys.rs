@@ -380,6 +380,16 @@ pub fn set_nofile(soft: u64, hard: u64) -> Result<(), Errno> {
     checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }).map(drop)
 }
 
+/// Lifts `RLIMIT_MEMLOCK`.
+pub fn lock_any_memory() -> Result<(), Errno> {
+    let limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the structure outlives the call.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) }).map(drop)
+}
+
 /// Names the calling thread.
 pub fn set_thread_name(name: &CStr) -> Result<(), Errno> {
     // SAFETY: the string outlives the call.

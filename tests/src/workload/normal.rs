@@ -1,5 +1,6 @@
 //! Normal life, which is no failure.
 
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -10,6 +11,8 @@ use crate::sys::{self, Errno};
 use crate::truth::{Process, Tally};
 
 const ALARM: Duration = Duration::from_millis(1);
+/// How long either side waits for the other.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn no_failures(stage: &mut Stage, process: &Process, accepted: u64) -> Result<()> {
     sys::stop_alarm()?;
@@ -30,16 +33,23 @@ pub fn busy_loop(stage: &mut Stage) -> Result<()> {
     stage.ready()?;
     let clients = sys::fork(|| {
         for _ in 0..CONNECTIONS {
-            listening.connect(&listening.client()?)?;
+            let client = listening.client()?;
+            listening.connect(&client)?;
+            // The server closes at once. A client that did not wait for it could fill the queue,
+            // and then each lost SYN would cost a second.
+            ensure!(
+                sys::poll_readable(client.as_raw_fd(), PATIENCE)?,
+                "a connection was not accepted"
+            );
         }
         Ok(())
     })?;
     sys::alarm_every(ALARM, false)?;
     let (mut accepted, mut empty) = (0, 0_u64);
     while accepted < CONNECTIONS {
-        match sys::poll_readable(listening.fd(), Duration::from_secs(30)) {
+        match sys::poll_readable(listening.fd(), PATIENCE) {
             Ok(true) | Err(Errno(libc::EINTR)) => {}
-            Ok(false) => anyhow::bail!("{accepted} connections came, then none for 30 s"),
+            Ok(false) => anyhow::bail!("{accepted} connections came, then none for {PATIENCE:?}"),
             Err(other) => return Err(other.into()),
         }
         loop {
