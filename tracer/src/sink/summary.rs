@@ -41,7 +41,7 @@ pub(super) fn render(text: &Text, run: &Run<'_>, clock: &Clock) -> String {
             text.number(run.other)
         ));
     }
-    lost(text, &run.lost, &mut lines);
+    lost(text, run, &mut lines);
     hooks(text, run.hooks, &mut lines);
     lines.join("\n")
 }
@@ -134,7 +134,13 @@ fn aligned(row: &[String; COLUMNS.len()], widths: [usize; COLUMNS.len()]) -> Str
     line
 }
 
-fn lost(text: &Text, lost: &Lost, lines: &mut Vec<String>) {
+fn lost(text: &Text, run: &Run<'_>, lines: &mut Vec<String>) {
+    let lost: &Lost = &run.lost;
+    // What no hook watches is in no total: nothing is claimed for it.
+    let blind = run
+        .hooks
+        .iter()
+        .any(|hook| hook.status == HookState::Unavailable);
     let before = lines.len();
     let number = |number| text.number(number);
     if lost.map > 0 {
@@ -163,7 +169,11 @@ fn lost(text: &Text, lost: &Lost, lines: &mut Vec<String>) {
         )));
     }
     if lines.len() == before && lost.missed.is_some() {
-        lines.push(text.good("Nothing was lost: the totals are exact."));
+        lines.push(if blind {
+            text.odd("Nothing was lost of what was watched; what was not is named below.")
+        } else {
+            text.good("Nothing was lost: the totals are exact.")
+        });
     } else if lost.missed.is_none() {
         let nothing = if lines.len() == before {
             "No loss was noticed. "

@@ -222,7 +222,7 @@ fn a_summary() {
              03:11:04.123  03:12:04.123  pgbouncer.service",
             "       7  accept.aborted  ECONNABORTED  haproxy[9]      tcp 0.0.0.0:6432  \
              03:12:03.123  03:12:04.123  pgbouncer.service",
-            "Nothing was lost: the totals are exact.",
+            "Nothing was lost of what was watched; what was not is named below.",
             "Hook accept: fexit/__sys_accept4 (trampoline)",
             "Hook io_uring_accept: NOT SEEN: io_accept is not in this kernel's BTF",
         ]
