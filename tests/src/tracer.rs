@@ -22,13 +22,26 @@ const STOP: Duration = Duration::from_mins(1);
 
 /// The program to test: `TURNAWAY_BIN`, or the one that `cargo xtask build --release` made.
 pub fn binary() -> Result<PathBuf> {
-    let path = std::env::var_os("TURNAWAY_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/turnaway"),
+    program("TURNAWAY_BIN", "turnaway")
+}
+
+/// The program that runs scenarios: `TURNAWAY_SCENARIOS`, or the one that `cargo xtask test` made.
+pub fn scenarios() -> Result<PathBuf> {
+    program("TURNAWAY_SCENARIOS", "turnaway-scenarios")
+}
+
+fn program(variable: &str, name: &str) -> Result<PathBuf> {
+    let path = std::env::var_os(variable).map_or_else(
+        || {
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../target/release")
+                .join(name)
+        },
         PathBuf::from,
     );
     path.canonicalize().with_context(|| {
         format!(
-            "no {}: run `cargo xtask test`, or set TURNAWAY_BIN",
+            "no {}: run `cargo xtask test`, or set {variable}",
             path.display()
         )
     })

@@ -1,9 +1,9 @@
 //! All scenarios with every tier, on every test kernel.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use turnaway_tests::scenario::TIERS;
+use turnaway_tests::tracer;
 use xtask::vm::{self, Guest};
 
 /// Emulation is slow, and slower still beside other tests.
@@ -14,18 +14,6 @@ const PATIENCE: Duration = Duration::from_mins(8);
 struct Expected {
     kernel: &'static str,
     passes: [usize; 3],
-}
-
-/// A program that `cargo xtask test` builds: statically, since a guest has no libraries.
-fn program(variable: &str, name: &str) -> PathBuf {
-    std::env::var_os(variable).map_or_else(
-        || {
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("../target/release")
-                .join(name)
-        },
-        PathBuf::from,
-    )
 }
 
 fn all_scenarios_pass(expected: &Expected) {
@@ -43,11 +31,8 @@ fn all_scenarios_pass(expected: &Expected) {
         ],
     );
     guest
-        .file(program("TURNAWAY_BIN", "turnaway"), "/bin/turnaway")
-        .file(
-            program("TURNAWAY_SCENARIOS", "turnaway-scenarios"),
-            "/bin/turnaway-scenarios",
-        );
+        .file(tracer::binary().unwrap(), "/bin/turnaway")
+        .file(tracer::scenarios().unwrap(), "/bin/turnaway-scenarios");
     guest.timeout = PATIENCE;
     // For the scenario of a security module written in BPF.
     guest.append.push_str("lsm=bpf");

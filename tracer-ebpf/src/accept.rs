@@ -71,23 +71,21 @@ fn accept_tracepoint(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn syscall_failed<C: EbpfContext>(ctx: &C, ret: i64, fd: u64, tier: u8) -> Option<()> {
     let errno = errno_of(ret)?;
-    // By far the most frequent "failure": nothing to accept now.
-    if errno == errno::EAGAIN {
-        return None;
-    }
-    let task = facts::current_task()?;
-    let call = facts::accept_call(task);
-    let fd = if fd == UNKNOWN { call.fd } else { fd };
+    let admitted = emit::admit(errno)?;
+    let fd = if fd == UNKNOWN {
+        facts::accept_call(admitted.task).fd
+    } else {
+        fd
+    };
     emit::failure(
         ctx,
-        task,
+        admitted,
         &Failure {
             errno,
             op: op::SYSCALL,
             tier,
-            file: facts::file_of(task, fd),
+            file: facts::file_of(admitted.task, fd),
             fd,
-            syscall: call.number,
             nofile: UNKNOWN,
         },
     )
@@ -142,24 +140,20 @@ fn uring_returned<C: EbpfContext>(ctx: &C, request: u64, ret: i32, tier: u8) -> 
 
 #[inline(always)]
 fn uring_failed<C: EbpfContext>(ctx: &C, request: Addr, errno: u16, tier: u8) -> Option<()> {
-    if errno == errno::EAGAIN {
-        return None;
-    }
-    let task = facts::current_task()?;
+    let admitted = emit::admit(errno)?;
     let nofile = match (offset!(kiocb_cmd), offset!(io_accept_nofile)) {
         (Some(cmd), Some(nofile)) => request.at(cmd + nofile).read().unwrap_or(UNKNOWN),
         _ => UNKNOWN,
     };
     emit::failure(
         ctx,
-        task,
+        admitted,
         &Failure {
             errno,
             op: op::IO_URING,
             tier,
             file: request.field(offset!(kiocb_file)).unwrap_or(0),
             fd: UNKNOWN,
-            syscall: UNKNOWN,
             nofile,
         },
     )
@@ -219,19 +213,16 @@ fn from_io_uring(file_flags: u32) -> bool {
 #[inline(always)]
 fn uring_file_failed<C: EbpfContext>(ctx: &C, call: &UringCall, ret: i32, tier: u8) -> Option<()> {
     let errno = errno_of(i64::from(ret))?;
-    if errno == errno::EAGAIN {
-        return None;
-    }
+    let admitted = emit::admit(errno)?;
     emit::failure(
         ctx,
-        facts::current_task()?,
+        admitted,
         &Failure {
             errno,
             op: op::IO_URING,
             tier,
             file: call.file,
             fd: UNKNOWN,
-            syscall: UNKNOWN,
             nofile: call.nofile,
         },
     )

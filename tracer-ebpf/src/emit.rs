@@ -7,7 +7,7 @@ use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 use aya_log_ebpf::debug;
 use turnaway_common::{
     Exemplar, FailureKey, ListenerFacts, ProcessFacts, Reason,
-    failure::known,
+    failure::{known, op},
     layout::{MAX_PIDS, MAX_PORTS, lost},
 };
 
@@ -34,8 +34,6 @@ pub(crate) struct Failure {
     pub(crate) file: u64,
     /// The listener's descriptor, or [`UNKNOWN`].
     pub(crate) fd: u64,
-    /// Number of the syscall, or [`UNKNOWN`].
-    pub(crate) syscall: u64,
     /// The limit, where it is another than the one the task has now, or [`UNKNOWN`].
     pub(crate) nofile: u64,
 }
@@ -50,14 +48,36 @@ pub(crate) fn errno_of(ret: i64) -> Option<u16> {
     }
 }
 
-/// Counts the failure and may write an exemplar of it.
+/// A failure that passed the filters which need nothing but the task and the errno: what is
+/// left out is left out before anything else is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Admitted {
+    /// The task that failed.
+    pub(crate) task: Addr,
+    tgid: u32,
+    reason: u16,
+}
+
+/// Lets a failure of the current task pass if it is one and is wanted.
 #[inline(always)]
-pub(crate) fn failure<C: EbpfContext>(ctx: &C, task: Addr, failure: &Failure) -> Option<()> {
-    let reason = Reason::of_accept(failure.errno)? as u16;
+pub(crate) fn admit(errno: u16) -> Option<Admitted> {
+    let reason = Reason::of_accept(errno)? as u16;
+    let task = facts::current_task()?;
     let (tgid, _) = facts::current_ids();
-    if !wanted(reason, failure.errno) || !wanted_process(task, tgid) {
+    if !wanted(reason, errno) || !wanted_process(task, tgid) {
         return None;
     }
+    Some(Admitted { task, tgid, reason })
+}
+
+/// Counts the failure and may write an exemplar of it.
+#[inline(always)]
+pub(crate) fn failure<C: EbpfContext>(
+    ctx: &C,
+    admitted: Admitted,
+    failure: &Failure,
+) -> Option<()> {
+    let Admitted { task, tgid, reason } = admitted;
     let socket_inode = facts::socket_inode(failure.file);
     if !wanted_port(socket_inode, failure.file) {
         return None;
@@ -200,9 +220,12 @@ fn read_facts(
     process: &mut ProcessFacts,
     listener: &mut ListenerFacts,
 ) {
-    if failure.syscall != UNKNOWN {
-        process.syscall_nr = failure.syscall as u32;
-        process.known |= known::SYSCALL;
+    if failure.op == op::SYSCALL {
+        let call = facts::accept_call(task);
+        if call.number != UNKNOWN {
+            process.syscall_nr = call.number as u32;
+            process.known |= known::SYSCALL;
+        }
     }
     if failure.nofile != UNKNOWN {
         process.nofile_soft = failure.nofile;

@@ -180,6 +180,8 @@ pub struct Count {
     pub listener: Listener,
 }
 
+/// Address family of listeners that have a path.
+pub const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const AF_VSOCK: u16 = 40;

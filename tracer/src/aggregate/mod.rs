@@ -111,7 +111,10 @@ mod tests {
     use turnaway_common::Reason;
 
     use super::*;
-    use crate::event::{Op, ProcessId, Tier};
+    use crate::{
+        event::{Op, ProcessId, Tier},
+        record::samples,
+    };
 
     fn key(pid: u32) -> Key {
         Key {
@@ -127,50 +130,27 @@ mod tests {
         }
     }
 
-    fn process() -> Process {
-        Process {
-            tid: 1,
-            uid: 0,
-            comm: b"a".to_vec(),
-            thread_comm: b"a".to_vec(),
-            cgroup_id: None,
-            nofile: None,
-            ns_pid: None,
-            parent_pid: None,
-            syscall: None,
-            kernel_worker: false,
-        }
-    }
-
-    fn listener() -> Listener {
-        Listener {
-            fd: None,
-            family: None,
-            socket_type: None,
-            protocol: None,
-            address: None,
-            netns: None,
-            queue: None,
-        }
-    }
-
     fn failure(pid: u32) -> Failure {
         Failure {
             key: key(pid),
-            monotonic_ns: 1,
-            process: process(),
-            listener: listener(),
+            ..samples::minimal().0
         }
     }
 
     fn count(pid: u32, count: u64) -> Count {
+        let Failure {
+            key,
+            process,
+            listener,
+            ..
+        } = failure(pid);
         Count {
-            key: key(pid),
+            key,
             count,
             first_ns: 10,
             last_ns: 20,
-            process: process(),
-            listener: listener(),
+            process,
+            listener,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::ValueEnum;
 
+use super::output;
 use crate::{
     doctor::{self, Report},
     event::Tier,
@@ -14,13 +14,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// How to print it
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-
-    /// The same as --output json
-    #[arg(long, conflicts_with = "output")]
-    json: bool,
+    #[command(flatten)]
+    output: output::Args,
 
     /// Try hooks of this tier only, instead of the cheapest that works
     #[arg(long, value_enum)]
@@ -34,15 +29,9 @@ Examples:
 
 Exit codes: 0 everything can be seen, 1 something cannot";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-}
-
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let report = Report::gather(args.tier);
-    let text = if args.json || args.output == Output::Json {
+    let text = if args.output.is_json() {
         let mut json = serde_json::to_string(&report).context("cannot write JSON")?;
         json.push('\n');
         json

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod errors;
+mod output;
 mod trace;
 
 use std::{

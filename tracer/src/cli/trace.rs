@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, path::Path, process::ExitCode, time::Duration};
 use anyhow::{Result, bail};
 use clap::{ArgAction, ValueEnum};
 
-use super::Usage;
+use super::{Usage, output};
 use crate::{
     errno,
     event::Tier,
@@ -22,13 +22,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// How to print it: columns, or one JSON object a line (docs/records.md)
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-
-    /// The same as --output json
-    #[arg(long, conflicts_with = "output")]
-    json: bool,
+    #[command(flatten)]
+    output: output::Args,
 
     /// Only this process; may be given several times
     #[arg(short, long, value_name = "PID")]
@@ -88,12 +83,6 @@ Examples:
   turnaway trace --json | jq -c 'select(.type == \"count\")'";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Color {
     Auto,
     Always,
@@ -138,7 +127,7 @@ fn options(args: Args) -> Result<trace::Options> {
         return Err(Usage(format!("cannot trace port {port}: no listener has it")).into());
     }
     let terminal = std::io::stdout().is_terminal();
-    let format = if args.json || args.output == Output::Json {
+    let format = if args.output.is_json() {
         Format::Json
     } else {
         Format::Text {
@@ -172,7 +161,7 @@ fn options(args: Args) -> Result<trace::Options> {
         session: session::Options {
             tier: args.tier,
             // One is read for each listener's name even where none is shown.
-            filter: filter.for_kernel(args.exemplars.max(1)),
+            filter: filter.for_kernel(if args.quiet { 1 } else { args.exemplars.max(1) }),
             ..session::Options::default()
         },
         filter,

@@ -153,13 +153,10 @@ impl Attacher<'_> {
             }
             _ => return Err(anyhow!("the program {name} is not one for {target}")),
         };
-        let fd = match self.ebpf.program(name) {
-            Some(Program::FExit(program)) => program.fd(),
-            Some(Program::BtfTracePoint(program)) => program.fd(),
-            Some(Program::TracePoint(program)) => program.fd(),
-            Some(Program::KProbe(program)) => program.fd(),
-            _ => return Err(anyhow!("the program {name} is gone")),
-        }?;
+        let program = self.ebpf.program(name);
+        let fd = program
+            .with_context(|| format!("the program {name} is gone"))?
+            .fd()?;
         let fdinfo = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
         Ok((link, fdinfo.into()))
     }

@@ -94,15 +94,6 @@ impl Stdout {
         self.shared.lock().ended.is_some()
     }
 
-    /// The kind of error that ended the output, `BrokenPipe` where the reader has gone.
-    #[must_use]
-    pub fn failure(&self) -> Option<ErrorKind> {
-        match self.shared.lock().ended.as_ref()? {
-            Ok(()) => None,
-            Err(error) => Some(error.kind()),
-        }
-    }
-
     /// Writes what waits and ends, within `patience`.
     ///
     /// A reader that has gone has had what it wanted: that is success. Any other failure

@@ -3,6 +3,7 @@
 mod output;
 
 use std::{
+    collections::HashMap,
     io::{self, Write as _},
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
@@ -24,7 +25,7 @@ use crate::{
     advice::{Advice, Advised, System},
     aggregate::Totals,
     attribute::{Adopted, Attributor, Identity},
-    event::{Count, Failure, Key, Listener, Process},
+    event::{AF_UNIX, Address, Count, Failure, Key, Listener, Process},
     filter::Filter,
     kernel::{
         attach::HookStatus,
@@ -38,6 +39,8 @@ use crate::{
 
 /// How often the counters are read.
 const READING: Duration = Duration::from_secs(1);
+/// Most counters whose growth is kept for a reader that is slow.
+const UNWRITTEN: usize = 10_000;
 /// How long the last lines may take to be written.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -138,8 +141,28 @@ struct Pipeline<'a> {
     clock: Clock,
     system: System,
     lines: u64,
+    /// Growth that there was no room for.
+    unwritten: HashMap<Key, Growth>,
     /// Lines that could not be written for want of a reader.
     lost_lines: u64,
+}
+
+/// What a counter grew by since it was last written.
+struct Growth {
+    count: Count,
+    /// How many of them were not shown one by one.
+    more: u64,
+    since: Instant,
+}
+
+impl Growth {
+    /// This growth and what came after it.
+    fn and(mut self, after: &Count, more: u64) -> Self {
+        self.count.count += after.count;
+        self.count.last_ns = after.last_ns;
+        self.more += more;
+        self
+    }
 }
 
 impl<'a> Run<'a> {
@@ -156,6 +179,7 @@ impl<'a> Run<'a> {
                 clock: Clock::now(),
                 system: System::read(Path::new("/")),
                 lines: 0,
+                unwritten: HashMap::new(),
                 lost_lines: 0,
             },
         }
@@ -205,15 +229,18 @@ impl<'a> Run<'a> {
         let counts = self.session.take_counts()?;
         // Those of the reading are all in the ring by now: names and lines come first.
         self.exemplars();
+        let now = Instant::now();
         for count in counts {
-            self.pipeline.count(count);
+            self.pipeline.count(count, now);
         }
+        self.pipeline.write_rest(now);
         Ok(())
     }
 
     fn finish(mut self) -> Result<()> {
         self.session.detach()?;
         self.counts()?;
+        self.pipeline.lost_lines += self.pipeline.unwritten.len() as u64;
         let losses = self.session.losses()?;
         let summary = self.pipeline.summary(losses, self.session.hooks());
         self.pipeline.must(summary);
@@ -258,20 +285,51 @@ impl Pipeline<'_> {
         self.totals.exemplar(&failure, shown);
     }
 
-    fn count(&mut self, mut count: Count) {
+    fn count(&mut self, mut count: Count, now: Instant) {
         let identity = self.identify(&mut count.key, &mut count.process);
         self.name(&mut count.listener, &count.key);
         if !self.wanted(&count.key, &count.process, &count.listener, &identity) {
             return;
         }
         let more = self.totals.count(&count);
-        if self.options.counts
-            && let Some(line) = self
-                .output
-                .count(&count, more, READING, &identity, &self.clock)
+        if !self.options.counts {
+            return;
+        }
+        let growth = match self.unwritten.remove(&count.key) {
+            Some(before) => before.and(&count, more),
+            None => Growth {
+                count,
+                more,
+                since: now.checked_sub(READING).unwrap_or(now),
+            },
+        };
+        self.write_growth(growth, now);
+    }
+
+    /// Writes what a counter grew by. What there is no room for is kept, and written with
+    /// the next growth: no record is left out of the sum.
+    fn write_growth(&mut self, growth: Growth, now: Instant) {
+        let Growth { count, more, since } = &growth;
+        let identity = self.attributor.process(count.key.process, &count.process);
+        let period = now.saturating_duration_since(*since);
+        let line = self
+            .output
+            .count(count, *more, period, &identity, &self.clock);
+        if let Some(line) = line
             && !self.stdout.offer(line)
         {
-            self.lost_lines += 1;
+            if self.unwritten.len() < UNWRITTEN {
+                self.unwritten.insert(growth.count.key, growth);
+            } else {
+                self.lost_lines += 1;
+            }
+        }
+    }
+
+    /// Tries again to write what there was no room for.
+    fn write_rest(&mut self, now: Instant) {
+        for (_, growth) in std::mem::take(&mut self.unwritten) {
+            self.write_growth(growth, now);
         }
     }
 
@@ -288,12 +346,16 @@ impl Pipeline<'_> {
         self.attributor.process(key.process, process)
     }
 
-    /// Counts come without the names of AF_UNIX listeners.
-    fn name(&mut self, listener: &mut Listener, key: &Key) {
-        if listener.address.is_none()
+    /// Counts come without the names of AF_UNIX listeners: an exemplar has them, or procfs
+    /// where none got through.
+    fn name(&self, listener: &mut Listener, key: &Key) {
+        if listener.family == Some(AF_UNIX)
             && let Some(inode) = key.socket_inode
         {
-            listener.address = self.totals.path(inode).cloned();
+            listener.address = self.totals.path(inode).cloned().or_else(|| {
+                let path = self.attributor.unix_path(key.process, inode)?;
+                Some(Address::Unix(path))
+            });
         }
     }
 
