@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use super::output;
+use super::output::OutputArgs;
 use crate::{
     doctor::{self, Report},
     event::Tier,
@@ -15,7 +15,7 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
-    output: output::Args,
+    output: OutputArgs,
 
     /// Try hooks of this tier only, instead of the cheapest that works
     #[arg(long, value_enum)]

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct OutputArgs {
     /// How to print it: text, or one JSON object a line (docs/records.md)
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -19,7 +19,7 @@ enum Output {
     Json,
 }
 
-impl Args {
+impl OutputArgs {
     /// Whether JSON is asked for.
     pub(super) fn is_json(&self) -> bool {
         self.json || self.output == Output::Json

@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, path::Path, process::ExitCode, time::Duration};
 use anyhow::{Result, bail};
 use clap::{ArgAction, ValueEnum};
 
-use super::{Usage, output};
+use super::{Usage, output::OutputArgs};
 use crate::{
     errno,
     event::Tier,
@@ -23,7 +23,7 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
-    output: output::Args,
+    output: OutputArgs,
 
     /// Only this process; may be given several times
     #[arg(short, long, value_name = "PID")]
