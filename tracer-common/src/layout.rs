@@ -107,6 +107,8 @@ layout! {
     kiocb_file: "io_kiocb.file";
     /// Where the operation keeps its own data.
     kiocb_cmd: "io_kiocb.cmd";
+    /// Where an accept keeps its own data, before `cmd`.
+    kiocb_accept: "io_kiocb.accept";
     /// Its result once it has one.
     kiocb_res: "io_kiocb.cqe.res";
     /// The limit that was copied when the accept was prepared.

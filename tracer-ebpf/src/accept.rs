@@ -3,9 +3,10 @@
 
 use aya_ebpf::{
     EbpfContext,
-    macros::{btf_tracepoint, fexit, kprobe, kretprobe, tracepoint},
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, tracepoint},
     programs::{
-        BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext,
+        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext,
+        TracePointContext,
     },
 };
 use turnaway_common::{
@@ -141,7 +142,8 @@ fn uring_returned<C: EbpfContext>(ctx: &C, request: u64, ret: i32, tier: u8) -> 
 #[inline(always)]
 fn uring_failed<C: EbpfContext>(ctx: &C, request: Addr, errno: u16, tier: u8) -> Option<()> {
     let admitted = emit::admit(errno)?;
-    let nofile = match (offset!(kiocb_cmd), offset!(io_accept_nofile)) {
+    let cmd = offset!(kiocb_cmd).or(offset!(kiocb_accept));
+    let nofile = match (cmd, offset!(io_accept_nofile)) {
         (Some(cmd), Some(nofile)) => request.at(cmd + nofile).read().unwrap_or(UNKNOWN),
         _ => UNKNOWN,
     };
@@ -159,7 +161,95 @@ fn uring_failed<C: EbpfContext>(ctx: &C, request: Addr, errno: u16, tier: u8) ->
     )
 }
 
-// ---- io_uring before `io_accept` was a function of its own: 5.10
+// ---- io_uring of 5.15, which 5.10 kernels carry too: `io_accept` is inlined in
+// `io_issue_sqe`. A descriptor that cannot be had is what that returns; the other errnos
+// are what `do_accept` returns meanwhile.
+
+/// `int io_issue_sqe(struct io_kiocb *req, unsigned int issue_flags)`, its entry.
+#[fentry(function = "io_issue_sqe")]
+fn uring_issue_fentry(ctx: FEntryContext) -> i32 {
+    issue_entered(ctx.arg(0));
+    0
+}
+
+/// The same function's exit.
+#[fexit(function = "io_issue_sqe")]
+fn uring_issue_fexit(ctx: FExitContext) -> i32 {
+    issue_left(&ctx, ctx.arg(2), tier::TRAMPOLINE);
+    0
+}
+
+/// `struct file *do_accept(struct file *, unsigned file_flags, struct sockaddr *, int *,
+/// int flags)`. accept(2) comes through here too, and is left to its own hook.
+#[fexit(function = "do_accept")]
+fn uring_do_accept_fexit(ctx: FExitContext) -> i32 {
+    // Read as memory: the verifier allows no arithmetic on what it knows to be a pointer,
+    // not even to see that it is none.
+    const RETURN_VALUE: usize = 5 * size_of::<u64>();
+    if let Some(ctx_at) = Addr::new(ctx.as_ptr() as u64)
+        && let Some(ret) = ctx_at.at(RETURN_VALUE).read::<i64>()
+    {
+        do_accept_left(&ctx, ret, tier::TRAMPOLINE);
+    }
+    0
+}
+
+/// `io_issue_sqe`'s entry.
+#[kprobe]
+fn uring_issue_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(request) = ctx.arg::<u64>(0) {
+        issue_entered(request);
+    }
+    0
+}
+
+/// `io_issue_sqe`'s return.
+#[kretprobe]
+fn uring_issue_kretprobe(ctx: RetProbeContext) -> u32 {
+    issue_left(&ctx, ctx.ret(), tier::KPROBE);
+    0
+}
+
+/// `do_accept`'s return.
+#[kretprobe]
+fn uring_do_accept_kretprobe(ctx: RetProbeContext) -> u32 {
+    do_accept_left(&ctx, ctx.ret(), tier::KPROBE);
+    0
+}
+
+#[inline(always)]
+fn issue_entered(request: u64) -> Option<()> {
+    let opcode: u8 = Addr::new(request)?.field(offset!(kiocb_opcode))?;
+    if opcode == IORING_OP_ACCEPT {
+        remember(&UringCall {
+            request,
+            file: 0,
+            nofile: 0,
+        });
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn issue_left<C: EbpfContext>(ctx: &C, ret: i32, tier: u8) -> Option<()> {
+    let call = recall()?;
+    uring_failed(
+        ctx,
+        Addr::new(call.request)?,
+        errno_of(i64::from(ret))?,
+        tier,
+    )
+}
+
+#[inline(always)]
+fn do_accept_left<C: EbpfContext>(ctx: &C, ret: i64, tier: u8) -> Option<()> {
+    let errno = errno_of(ret)?;
+    // SAFETY: as in `recall`.
+    let call = unsafe { URING_CALLS.get(this_thread()) }?;
+    uring_failed(ctx, Addr::new(call.request)?, errno, tier)
+}
+
+// ---- io_uring before that: 5.10 as it was first released
 
 /// `int __sys_accept4_file(struct file *, unsigned file_flags, struct sockaddr *, int *,
 /// int flags, unsigned long nofile)`. accept(2) comes through here too, and is left to
@@ -265,7 +355,7 @@ fn uring_completed<C: EbpfContext>(ctx: &C, request: u64, res: i32) -> Option<()
     uring_failed(ctx, request, errno_of(i64::from(res))?, tier::TRACEPOINT)
 }
 
-// ---- between a kprobe and its kretprobe
+// ---- between a function's entry and its exit
 
 #[inline(always)]
 fn this_thread() -> u64 {
@@ -282,7 +372,7 @@ fn remember(call: &UringCall) {
 #[inline(always)]
 fn recall() -> Option<UringCall> {
     let thread = this_thread();
-    // SAFETY: only this thread writes this key, between this probe and the one before.
+    // SAFETY: only this thread writes this key.
     let call = unsafe { URING_CALLS.get(thread) }.copied();
     if call.is_some() {
         let _ = URING_CALLS.remove(thread);

@@ -35,7 +35,7 @@ pub(crate) static EXEMPLARS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(lost::SLOTS, 0);
 
-/// An io_uring accept between its kprobe and its kretprobe.
+/// An io_uring accept between a hook at its start and the one at its end.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct UringCall {
@@ -47,6 +47,6 @@ pub(crate) struct UringCall {
     pub(crate) nofile: u64,
 }
 
-/// io_uring accepts in progress, by thread: only the kprobe tier uses it.
+/// io_uring accepts in progress, by thread, for hooks that are not handed the request.
 #[map]
 pub(crate) static URING_CALLS: LruHashMap<u64, UringCall> = LruHashMap::with_max_entries(8192, 0);

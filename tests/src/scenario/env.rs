@@ -115,9 +115,6 @@ fn kernel_version() -> (u32, u32) {
 #[must_use]
 pub fn why_no_tier(tier: &str, hook: &str) -> Option<String> {
     match (tier, hook) {
-        ("trampoline" | "kprobe", "io_uring_accept") if inlined("io_accept") => {
-            Some("io_accept is inlined in this kernel (/proc/kallsyms)".to_owned())
-        }
         ("kprobe", _) => (!Path::new("/sys/bus/event_source/devices/kprobe").exists())
             .then(|| "the kernel has no kprobes (/sys/bus/event_source/devices)".to_owned()),
         // A locked-down kernel lets no program read its memory from a trampoline, and has no
@@ -133,13 +130,4 @@ pub fn why_no_tier(tier: &str, hook: &str) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// Whether the kernel has no function of that name.
-fn inlined(function: &str) -> bool {
-    let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    !symbols.is_empty()
-        && !symbols
-            .lines()
-            .any(|line| line.split_whitespace().nth(2) == Some(function))
 }

@@ -102,6 +102,14 @@ impl Attacher<'_> {
             .with_context(|| format!("the eBPF object has no program {name}"))?;
         let target = &attachment.target;
         let link = match (program, target) {
+            (Program::FEntry(program), Target::Fentry(function)) => {
+                once_loaded(program.load(function, self.btf))
+                    .map_err(|error| load_error(target, &error))?;
+                let id = program
+                    .attach()
+                    .map_err(|error| attach_error(target, &error))?;
+                Link::Aya(Box::new(program.take_link(id)?))
+            }
             (Program::FExit(program), Target::Fexit(function)) => {
                 once_loaded(program.load(function, self.btf))
                     .map_err(|error| load_error(target, &error))?;

@@ -24,6 +24,8 @@ pub fn detect(btf: &Btf) -> Features {
         io_accept: btf.function("io_accept"),
         sys_accept4_file: btf.function("__sys_accept4_file"),
         io_accept_has_slots: btf.offset_of("io_accept.file_slot").is_some(),
+        io_issue_sqe: btf.function("io_issue_sqe"),
+        do_accept: btf.function("do_accept"),
         io_uring_complete: btf.tracepoint("io_uring_complete"),
         kprobes: has_kprobes(tracefs.as_deref().ok()),
         tracefs,

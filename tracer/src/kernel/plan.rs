@@ -21,6 +21,10 @@ pub struct Features {
     /// io_uring's accept can put the connection into its own table of files: since then it
     /// calls `do_accept` itself, and no longer comes through `__sys_accept4_file`.
     pub io_accept_has_slots: bool,
+    /// Parameter types of `io_issue_sqe`.
+    pub io_issue_sqe: Option<Vec<String>>,
+    /// Parameter types of `do_accept`.
+    pub do_accept: Option<Vec<String>>,
     /// Parameter types of the tracepoint `io_uring_complete`.
     pub io_uring_complete: Option<Vec<String>>,
     /// The kernel has kprobes.
@@ -75,6 +79,8 @@ pub struct Attachment {
 /// A place that a program can be attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
+    /// Entry of a kernel function, through a BPF trampoline.
+    Fentry(&'static str),
     /// Exit of a kernel function, through a BPF trampoline.
     Fexit(&'static str),
     /// Entry of a kernel function.
@@ -90,6 +96,7 @@ pub enum Target {
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Fentry(function) => write!(f, "fentry/{function}"),
             Self::Fexit(function) => write!(f, "fexit/{function}"),
             Self::Kprobe(function) => write!(f, "kprobe/{function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe/{function}"),
@@ -160,10 +167,12 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
         (HookName::Accept, Tier::Tracepoint) => syscall_exits(features),
         (HookName::IoUringAccept, Tier::Trampoline) => Ok(match uring_function(features)? {
             UringFunction::Request => one("uring_fexit", Target::Fexit("io_accept")),
+            UringFunction::Issue => issue_trampolines(),
             UringFunction::File => one("uring_file_fexit", Target::Fexit("__sys_accept4_file")),
         }),
         (HookName::IoUringAccept, Tier::Kprobe) => Ok(match uring_function(features)? {
             UringFunction::Request => pair("uring_kprobe", "uring_kretprobe", "io_accept"),
+            UringFunction::Issue => issue_probes(),
             UringFunction::File => pair(
                 "uring_file_kprobe",
                 "uring_file_kretprobe",
@@ -191,6 +200,34 @@ fn pair(entry: &'static str, exit: &'static str, function: &'static str) -> Vec<
             target: Target::Kprobe(function),
         },
     ]
+}
+
+/// The exits first, as in [`pair`].
+fn issue_trampolines() -> Vec<Attachment> {
+    vec![
+        Attachment {
+            program: "uring_do_accept_fexit",
+            target: Target::Fexit("do_accept"),
+        },
+        Attachment {
+            program: "uring_issue_fexit",
+            target: Target::Fexit("io_issue_sqe"),
+        },
+        Attachment {
+            program: "uring_issue_fentry",
+            target: Target::Fentry("io_issue_sqe"),
+        },
+    ]
+}
+
+fn issue_probes() -> Vec<Attachment> {
+    let mut attachments = one("uring_do_accept_kretprobe", Target::Kretprobe("do_accept"));
+    attachments.extend(pair(
+        "uring_issue_kprobe",
+        "uring_issue_kretprobe",
+        "io_issue_sqe",
+    ));
+    attachments
 }
 
 /// Refuses a function whose parameters are not those a program was written for.
@@ -243,6 +280,8 @@ fn syscall_exits(features: &Features) -> Result<Vec<Attachment>, String> {
 enum UringFunction {
     /// `io_accept`, which is handed the request.
     Request,
+    /// `io_issue_sqe`, into which `io_accept` is inlined, and `do_accept` within it.
+    Issue,
     /// `__sys_accept4_file`, which is handed the file and the copied limit.
     File,
 }
@@ -257,9 +296,20 @@ fn uring_function(features: &Features) -> Result<UringFunction, String> {
         return Ok(UringFunction::Request);
     };
     if features.io_accept_has_slots {
-        return Err(format!(
-            "{why_not_request}, and io_uring does not come through __sys_accept4_file here"
-        ));
+        let issue = expect(
+            "io_issue_sqe",
+            features.io_issue_sqe.as_ref(),
+            &["struct io_kiocb *", "unsigned int"],
+        );
+        let accept = expect(
+            "do_accept",
+            features.do_accept.as_ref(),
+            &["struct file *", "unsigned int", "*", "*", "int"],
+        );
+        return issue
+            .and(accept)
+            .map(|()| UringFunction::Issue)
+            .map_err(|why| format!("{why_not_request}; {why}"));
     }
     expect(
         "__sys_accept4_file",
@@ -308,6 +358,14 @@ mod tests {
             io_accept: Some(strings(&["struct io_kiocb *", "unsigned int"])),
             sys_accept4_file: None,
             io_accept_has_slots: true,
+            io_issue_sqe: Some(strings(&["struct io_kiocb *", "unsigned int"])),
+            do_accept: Some(strings(&[
+                "struct file *",
+                "struct proto_accept_arg *",
+                "struct sockaddr *",
+                "int *",
+                "int",
+            ])),
             io_uring_complete: Some(strings(&[
                 "void *",
                 "void *",
@@ -372,15 +430,31 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_io_uring_does_not_come_through_is_no_way() {
-        // As BTF of Debian's 5.10.223 says: `io_accept` is inlined.
-        let features = Features {
+    fn io_uring_that_inlines_its_accept_is_hooked_around_it() {
+        // As BTF of Debian's 5.10.223 says.
+        let mut features = Features {
             io_accept_has_slots: true,
+            do_accept: Some(strings(&[
+                "struct file *",
+                "unsigned int",
+                "struct sockaddr *",
+                "int *",
+                "int",
+            ])),
             ..old()
         };
-        let plans = plan(&features, None);
-        assert!(plans[1].ways.is_empty(), "{:?}", plans[1]);
-        assert!(plans[1].refused[0].1.contains("__sys_accept4_file"));
+        let uring = &plan(&features, None)[1];
+        assert_eq!(tiers(uring), [Tier::Trampoline, Tier::Kprobe]);
+        for way in &uring.ways {
+            assert_eq!(way.attachments.len(), 3, "{way:?}");
+        }
+
+        // Never through `__sys_accept4_file`, which such a kernel has and io_uring does
+        // not come through.
+        features.io_issue_sqe = None;
+        let uring = &plan(&features, None)[1];
+        assert!(uring.ways.is_empty(), "{uring:?}");
+        assert!(uring.refused[0].1.contains("io_issue_sqe"), "{uring:?}");
     }
 
     #[test]
@@ -413,6 +487,8 @@ mod tests {
                 io_accept: None,
                 sys_accept4_file: None,
                 io_accept_has_slots: false,
+                io_issue_sqe: None,
+                do_accept: None,
                 io_uring_complete: None,
                 kprobes: false,
                 tracefs: Err(String::new()),
