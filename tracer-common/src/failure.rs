@@ -33,14 +33,19 @@ pub mod known {
     pub const NETNS: u32 = 1 << 20;
     /// [`super::ListenerFacts::queue`] and [`super::ListenerFacts::backlog`].
     pub const QUEUE: u32 = 1 << 21;
+    /// [`super::Exemplar::peer_addr`] and its port.
+    pub const PEER: u32 = 1 << 22;
 }
 
-/// How the failing accept was asked for.
+/// What was going on.
 pub mod op {
-    /// accept(2) or accept4(2), or socketcall(2) on architectures that have it.
+    /// A system call, or socketcall(2) on architectures that have it.
     pub const SYSCALL: u8 = 1;
-    /// `IORING_OP_ACCEPT`, single or multishot.
+    /// A request of io_uring, single or multishot.
     pub const IO_URING: u8 = 2;
+    /// The kernel at work on its own, for nobody: a packet came. The task that happens to
+    /// be running has nothing to do with it.
+    pub const NETWORK: u8 = 3;
 }
 
 /// What kind of hook saw the failure.
@@ -57,29 +62,42 @@ pub mod tier {
 pub const COMM_LEN: usize = 16;
 /// Bytes of an AF_UNIX path (`sockaddr_un.sun_path`).
 pub const UNIX_PATH_LEN: usize = 108;
+/// Room for such a path: a power of two, so that a mask bounds what is copied.
+pub const UNIX_PATH_ROOM: usize = 128;
 
-/// Identifies one exact counter: failures of one process on one listener for one reason.
+/// Identifies one exact counter: failures of one process on one listener, or towards one
+/// address, for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct FailureKey {
     /// Start of the process (its thread group leader), nanoseconds of `CLOCK_BOOTTIME`.
     /// With `tgid` it identifies the process; a reused pid differs here.
     pub start_boottime_ns: u64,
-    /// Inode number of the socket, the `N` of `socket:[N]` under /proc/PID/fd; 0 where
-    /// the descriptor is no open socket.
+    /// Inode number of the listening socket, the `N` of `socket:[N]` under /proc/PID/fd; 0
+    /// where the descriptor is no open socket, or where it is not about a listener.
     pub socket_inode: u64,
-    /// Process id (thread group id), as the initial pid namespace sees it.
+    /// Address that was connected to, as [`ListenerFacts::addr`]; a hash of the path for
+    /// AF_UNIX; zero where nothing was.
+    pub target_addr: [u8; 16],
+    /// Process id (thread group id), as the initial pid namespace sees it; 0 for
+    /// [`op::NETWORK`].
     pub tgid: u32,
+    /// Port that was connected to, host order.
+    pub target_port: u32,
+    /// Number of the system call plus one, where failures are told apart by call; else 0.
+    pub call: u32,
+    /// `AF_*` of what was connected to; else 0.
+    pub target_family: u16,
     /// A [`crate::Reason`] as its number.
     pub reason: u16,
-    /// The errno, positive.
+    /// The errno, positive; 0 where there is none.
     pub errno: u16,
     /// One of [`op`].
     pub op: u8,
     /// One of [`tier`].
     pub tier: u8,
     /// Zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 4],
 }
 
 /// What is known of the failing process and thread.
@@ -149,6 +167,8 @@ pub struct FailureCount {
     pub last_ns: u64,
     /// How many of them asked for an exemplar record.
     pub exemplars: u64,
+    /// The largest of their [`Exemplar::amount`].
+    pub amount_max: u64,
     /// The process at the first failure.
     pub process: ProcessFacts,
     /// The listener at the first failure.
@@ -163,18 +183,58 @@ pub struct Exemplar {
     pub key: FailureKey,
     /// When, nanoseconds of `CLOCK_MONOTONIC`.
     pub monotonic_ns: u64,
+    /// How much, where the reason has such a thing: nanoseconds waited, connections lost.
+    pub amount: u64,
     /// The process at this failure.
     pub process: ProcessFacts,
     /// The listener at this failure.
     pub listener: ListenerFacts,
+    /// The other end's address, as [`ListenerFacts::addr`].
+    pub peer_addr: [u8; 16],
+    /// The other end's port, host order.
+    pub peer_port: u32,
+    /// The other end's `AF_*`.
+    pub peer_family: u16,
+    /// Zero.
+    pub pad: u16,
     /// Bytes of [`Exemplar::path`] in use.
     pub path_len: u32,
     /// AF_UNIX path; a leading NUL marks an abstract name.
-    pub path: [u8; UNIX_PATH_LEN],
+    pub path: [u8; UNIX_PATH_ROOM],
+    /// Zero.
+    pub pad_end: u32,
 }
 
-const _: () = assert!(size_of::<FailureKey>() == 32);
+/// What went well at a listener.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ListenerStats {
+    /// Connections that were accepted.
+    pub accepted: u64,
+    /// When the last of them was, nanoseconds of `CLOCK_MONOTONIC`.
+    pub last_accept_ns: u64,
+    /// Start of the process that accepted it, as [`FailureKey::start_boottime_ns`].
+    pub acceptor_start_ns: u64,
+    /// That process.
+    pub acceptor_tgid: u32,
+    /// The longest that one waited, jiffies.
+    pub waited_max: u32,
+    /// SYN cookies that were sent since its request queue was full.
+    pub cookies: u64,
+    /// Accepted connections by the time that they waited in the queue: slot 0 is less than
+    /// a jiffy, slot n is from 2^(n-1) to below 2^n jiffies. Where that is not known, a
+    /// connection is in none.
+    pub waited: [u64; WAIT_SLOTS],
+    /// The listener when it was first seen.
+    pub listener: ListenerFacts,
+}
+
+/// Slots of [`ListenerStats::waited`].
+pub const WAIT_SLOTS: usize = 24;
+
+const _: () = assert!(size_of::<FailureKey>() == 56);
 const _: () = assert!(size_of::<ProcessFacts>() == 72);
 const _: () = assert!(size_of::<ListenerFacts>() == 48);
-const _: () = assert!(size_of::<FailureCount>() == 152);
-const _: () = assert!(size_of::<Exemplar>() == 272);
+const _: () = assert!(size_of::<FailureCount>() == 160);
+const _: () = assert!(size_of::<Exemplar>() == 352);
+const _: () = assert!(size_of::<ListenerStats>() == 280);

@@ -87,10 +87,34 @@ layout! {
     sock_ack_backlog: "sock.sk_ack_backlog";
     /// The most that may wait.
     sock_max_ack_backlog: "sock.sk_max_ack_backlog";
+    /// Packets that were dropped (TCP: by a listener).
+    sock_drops: "sock.sk_drops";
+    /// Its `struct socket`.
+    sock_socket: "sock.sk_socket";
     /// Connections waiting (AF_UNIX).
     sock_receive_qlen: "sock.sk_receive_queue.qlen";
     /// Inode number of the namespace.
     net_inum: "net.ns.inum";
+    /// Counters of TCP and of the sockets layer, one set a processor.
+    net_statistics: "net.mib.net_statistics";
+    /// `net.ipv4.tcp_abort_on_overflow`.
+    net_abort_on_overflow: "net.ipv4.sysctl_tcp_abort_on_overflow";
+    /// `net.ipv4.tcp_syncookies`.
+    net_syncookies: "net.ipv4.sysctl_tcp_syncookies";
+    /// `net.ipv4.tcp_max_syn_backlog`.
+    net_max_syn_backlog: "net.ipv4.sysctl_max_syn_backlog";
+    /// Requests (SYNs answered) of a listener.
+    icsk_requests: "inet_connection_sock.icsk_accept_queue.qlen";
+    /// When data was last sent, jiffies; on a new connection, when its handshake ended.
+    tcp_lsndtime: "tcp_sock.lsndtime";
+    /// The inode that is made together with a `struct socket`.
+    socket_inode: "socket_alloc.vfs_inode";
+    /// Where a packet's memory begins.
+    skb_head: "sk_buff.head";
+    /// Where its network header is in that.
+    skb_network_header: "sk_buff.network_header";
+    /// Where its transport header is in that.
+    skb_transport_header: "sk_buff.transport_header";
     /// Bound name of an AF_UNIX socket.
     unix_addr: "unix_sock.addr";
     /// Bytes of that name, family included.
@@ -170,6 +194,62 @@ impl SyscallLayout {
     };
 }
 
+/// Where a processor's counters of dropped connections are.
+///
+/// They tell what the kernel did, not what it was about to do: a queue that was full when a
+/// hook looked may have had room when the kernel did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counters {
+    /// Address of the array of each processor's base (`__per_cpu_offset`); 0 is unknown.
+    pub per_cpu_offset: u64,
+    /// Offset of `ListenOverflows` in a `struct linux_mib`.
+    pub overflows: u32,
+    /// Offset of `ListenDrops`.
+    pub drops: u32,
+    /// Offset of `TCPReqQFullDoCookies`.
+    pub cookies: u32,
+    /// Offset of `TCPReqQFullDrop`.
+    pub request_drops: u32,
+}
+
+impl Counters {
+    /// Nothing known.
+    pub const NONE: Self = Self {
+        per_cpu_offset: 0,
+        overflows: 0,
+        drops: 0,
+        cookies: 0,
+        request_drops: 0,
+    };
+}
+
+/// What else the programs are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// Length of a jiffy, nanoseconds; 0 is unknown.
+    pub jiffy_ns: u32,
+    /// From this long in the queue an accepted connection was slow, jiffies; `u32::MAX` is
+    /// never.
+    pub slow_jiffies: u32,
+    /// 1: what io_uring completes is seen by a tracepoint, which is to note accepted
+    /// connections too.
+    pub uring_accepted: u32,
+    /// 1: keep the number of drops of listeners that are closed, for user space polls it.
+    pub final_drops: u32,
+}
+
+impl Settings {
+    /// Watches nothing.
+    pub const NONE: Self = Self {
+        jiffy_ns: 0,
+        slow_jiffies: u32::MAX,
+        uring_accepted: 0,
+        final_drops: 0,
+    };
+}
+
 /// Most process ids that the kernel side filters by.
 pub const MAX_PIDS: usize = 16;
 /// Most ports that the kernel side filters by.
@@ -195,8 +275,10 @@ pub mod lost {
     pub const RING: u32 = 0;
     /// Failures that found the counter map full: counted in no key.
     pub const MAP: u32 = 1;
+    /// Accepted connections and cookies that found the map of listeners full.
+    pub const LISTENERS: u32 = 2;
     /// Number of slots.
-    pub const SLOTS: u32 = 2;
+    pub const SLOTS: u32 = 3;
 }
 
 const _: () = assert!(size_of::<KernelFilter>() == 176);

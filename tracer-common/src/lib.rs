@@ -11,7 +11,9 @@ pub mod failure;
 pub mod layout;
 pub mod reason;
 
-pub use failure::{Exemplar, FailureCount, FailureKey, ListenerFacts, ProcessFacts, known};
+pub use failure::{
+    Exemplar, FailureCount, FailureKey, ListenerFacts, ListenerStats, ProcessFacts, known,
+};
 pub use reason::Reason;
 
 #[cfg(feature = "user")]
@@ -31,8 +33,11 @@ mod pod {
     pod!(
         failure::FailureKey,
         failure::FailureCount,
+        failure::ListenerStats,
+        layout::Counters,
         layout::KernelFilter,
         layout::Offsets,
+        layout::Settings,
         layout::SyscallLayout,
     );
 }

@@ -93,9 +93,47 @@ reasons! {
     AcceptMisuse = 6, "accept.misuse";
     /// Any other errno: named by its errno, never dropped.
     AcceptOther = 7, "accept.other";
+    /// A SYN was dropped because the accept queue is full.
+    QueueSynOverflow = 8, "queue.syn_overflow";
+    /// The handshake's last ACK was dropped because the accept queue is full: the client
+    /// believes that it is connected.
+    QueueAckOverflow = 9, "queue.ack_overflow";
+    /// The same, answered with a reset (`net.ipv4.tcp_abort_on_overflow`).
+    QueueRstOverflow = 10, "queue.rst_overflow";
+    /// A SYN or a last ACK was dropped because the accept queue is full; which of the two
+    /// is not known, since the queue was polled.
+    QueueOverflow = 11, "queue.overflow";
+    /// A SYN was dropped because the request queue is full, and no cookie was sent.
+    QueueSynFlood = 12, "queue.syn_flood";
+    /// A listener dropped a SYN or an ACK for another reason, or for one that is not known.
+    QueueDropped = 13, "queue.dropped";
+    /// Connections wait, and none has been accepted for a while.
+    QueueStalled = 14, "queue.stalled";
+    /// A connection waited longer than a threshold before it was accepted.
+    QueueSlow = 15, "queue.slow";
+    /// A listener was closed while connections waited: the kernel resets them.
+    QueueAbandoned = 16, "queue.abandoned";
+    /// A listener that had failures was closed.
+    ListenerClosed = 17, "listener.closed";
 }
 
 impl Reason {
+    /// Whether nobody's call failed: the kernel turned connections away by itself, and the
+    /// listener says whose they were.
+    #[must_use]
+    pub const fn is_of_listener(self) -> bool {
+        matches!(
+            self,
+            Self::QueueSynOverflow
+                | Self::QueueAckOverflow
+                | Self::QueueRstOverflow
+                | Self::QueueOverflow
+                | Self::QueueSynFlood
+                | Self::QueueDropped
+                | Self::QueueStalled
+        )
+    }
+
     /// The reason behind a failed accept, or `None` where the errno is normal life:
     /// EAGAIN (nothing to accept), EINTR and the kernel's restart codes (a signal).
     ///

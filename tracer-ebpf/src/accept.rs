@@ -17,8 +17,9 @@ use turnaway_common::{
 use crate::{
     emit::{self, Failure, UNKNOWN, errno_of},
     facts,
-    globals::offset,
+    globals::{global, offset},
     kread::Addr,
+    listeners,
     maps::{URING_CALLS, UringCall},
 };
 
@@ -245,7 +246,7 @@ fn issue_left<C: EbpfContext>(ctx: &C, ret: i32, tier: u8) -> Option<()> {
 fn do_accept_left<C: EbpfContext>(ctx: &C, ret: i64, tier: u8) -> Option<()> {
     let errno = errno_of(ret)?;
     // SAFETY: as in `recall`.
-    let call = unsafe { URING_CALLS.get(this_thread()) }?;
+    let call = unsafe { URING_CALLS.get(facts::this_thread()) }?;
     uring_failed(ctx, Addr::new(call.request)?, errno, tier)
 }
 
@@ -345,12 +346,16 @@ fn uring_complete_res(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn uring_completed<C: EbpfContext>(ctx: &C, request: u64, res: i32) -> Option<()> {
-    if res >= 0 {
+    if res >= 0 && global!(SETTINGS.uring_accepted) == 0 {
         return None;
     }
     let request = Addr::new(request)?;
     if request.field::<u8>(offset!(kiocb_opcode))? != IORING_OP_ACCEPT {
         return None;
+    }
+    if res >= 0 {
+        let file = request.field(offset!(kiocb_file))?;
+        return listeners::accepted_by_uring(ctx, file, res as u64);
     }
     uring_failed(ctx, request, errno_of(i64::from(res))?, tier::TRACEPOINT)
 }
@@ -358,20 +363,14 @@ fn uring_completed<C: EbpfContext>(ctx: &C, request: u64, res: i32) -> Option<()
 // ---- between a function's entry and its exit
 
 #[inline(always)]
-fn this_thread() -> u64 {
-    let (process, thread) = facts::current_ids();
-    (u64::from(process) << 32) | u64::from(thread)
-}
-
-#[inline(always)]
 fn remember(call: &UringCall) {
     // The map evicts what is oldest: an insert does not fail for want of room.
-    let _ = URING_CALLS.insert(this_thread(), call, 0);
+    let _ = URING_CALLS.insert(facts::this_thread(), call, 0);
 }
 
 #[inline(always)]
 fn recall() -> Option<UringCall> {
-    let thread = this_thread();
+    let thread = facts::this_thread();
     // SAFETY: only this thread writes this key.
     let call = unsafe { URING_CALLS.get(thread) }.copied();
     if call.is_some() {

@@ -38,6 +38,24 @@ pub(crate) struct Failure {
     pub(crate) nofile: u64,
 }
 
+/// What befell a listener, as its hook sees it.
+pub(crate) struct Event {
+    /// Why, a [`Reason`].
+    pub(crate) reason: Reason,
+    /// What kind of hook saw it.
+    pub(crate) tier: u8,
+    /// The task whose doing it was; `None` where the kernel was at work for nobody.
+    pub(crate) task: Option<Addr>,
+    /// The listener.
+    pub(crate) sk: Addr,
+    /// The packet, or 0.
+    pub(crate) skb: u64,
+    /// How many connections it was.
+    pub(crate) count: u64,
+    /// [`Exemplar::amount`].
+    pub(crate) amount: u64,
+}
+
 /// The positive errno in a return value, if it is one (`MAX_ERRNO` is 4095).
 #[inline(always)]
 pub(crate) fn errno_of(ret: i64) -> Option<u16> {
@@ -79,7 +97,13 @@ pub(crate) fn failure<C: EbpfContext>(
 ) -> Option<()> {
     let Admitted { task, tgid, reason } = admitted;
     let socket_inode = facts::socket_inode(failure.file);
-    if !wanted_port(socket_inode, failure.file) {
+    // Of what is no socket, nothing more is read.
+    let sk = if socket_inode == 0 {
+        None
+    } else {
+        facts::sk_of(failure.file)
+    };
+    if !wanted_port(sk) {
         return None;
     }
     let key = FailureKey {
@@ -90,24 +114,109 @@ pub(crate) fn failure<C: EbpfContext>(
         errno: failure.errno,
         op: failure.op,
         tier: failure.tier,
-        pad: [0; 6],
+        ..NO_KEY
     };
+    record(
+        ctx,
+        &key,
+        1,
+        0,
+        |process, listener| read_facts(task, sk, failure, process, listener),
+        |exemplar| {
+            if let Some(sk) = sk {
+                facts::read_path(sk, exemplar);
+            }
+        },
+    )
+}
+
+/// Counts what befell a listener and may write an exemplar of it.
+#[inline(always)]
+pub(crate) fn of_listener<C: EbpfContext>(ctx: &C, event: &Event) -> Option<()> {
+    let reason = event.reason as u16;
+    if !wanted(reason, 0) || !wanted_port(Some(event.sk)) {
+        return None;
+    }
+    let mut key = FailureKey {
+        socket_inode: facts::inode_of(event.sk),
+        reason,
+        op: op::NETWORK,
+        tier: event.tier,
+        ..NO_KEY
+    };
+    if let Some(task) = event.task {
+        let (tgid, _) = facts::current_ids();
+        if !wanted_process(task, tgid) {
+            return None;
+        }
+        key.op = op::SYSCALL;
+        key.tgid = tgid;
+        key.start_boottime_ns = facts::process_start(task);
+    }
+    record(
+        ctx,
+        &key,
+        event.count,
+        event.amount,
+        |process, listener| {
+            if let Some(task) = event.task {
+                facts::read_process(task, process);
+            }
+            facts::read_listener(event.sk, listener);
+        },
+        |exemplar| {
+            if let Some(skb) = Addr::new(event.skb) {
+                facts::read_sender(skb, exemplar);
+            }
+            facts::read_path(event.sk, exemplar);
+        },
+    )
+}
+
+const NO_KEY: FailureKey = FailureKey {
+    start_boottime_ns: 0,
+    socket_inode: 0,
+    target_addr: [0; 16],
+    tgid: 0,
+    target_port: 0,
+    call: 0,
+    target_family: 0,
+    reason: 0,
+    errno: 0,
+    op: 0,
+    tier: 0,
+    pad: [0; 4],
+};
+
+/// Adds to a counter and may write an exemplar. `facts` fills in what is known of the process
+/// and the socket, `more` what only an exemplar has room for.
+#[inline(always)]
+fn record<C: EbpfContext>(
+    ctx: &C,
+    key: &FailureKey,
+    add: u64,
+    amount: u64,
+    facts: impl Fn(&mut ProcessFacts, &mut ListenerFacts),
+    more: impl Fn(&mut Exemplar),
+) -> Option<()> {
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some(exemplar) = count(&key, now, task, failure) else {
-        lose(lost::MAP);
+    let Some(exemplar) = count(key, now, add, amount, &facts) else {
+        lose(lost::MAP, add);
         debug!(
             ctx,
-            "the counter map is full: a failure of {} is lost", tgid
+            "the counter map is full: a failure of {} is lost", key.tgid
         );
         return None;
     };
     if exemplar {
-        write_exemplar(&key, now, task, failure);
+        write_exemplar(key, now, amount, &facts, &more);
     }
     Some(())
 }
 
+/// Whether the filters let a reason and an errno pass; where there is no errno, a filter for
+/// one lets nothing pass.
 #[inline(always)]
 fn wanted(reason: u16, errno: u16) -> bool {
     if global!(FILTER.reasons) & (1u64 << (reason & 63)) == 0 {
@@ -139,15 +248,12 @@ fn wanted_process(task: Addr, tgid: u32) -> bool {
 }
 
 #[inline(always)]
-fn wanted_port(socket_inode: u64, file: u64) -> bool {
+fn wanted_port(sk: Option<Addr>) -> bool {
     let ports = global!(FILTER.port_count) as usize;
     if ports == 0 {
         return true;
     }
-    if socket_inode == 0 {
-        return false;
-    }
-    let Some(port) = facts::sk_of(file).and_then(facts::port_of) else {
+    let Some(port) = sk.and_then(facts::port_of) else {
         return false;
     };
     let mut index = 0;
@@ -160,9 +266,15 @@ fn wanted_port(socket_inode: u64, file: u64) -> bool {
     false
 }
 
-/// Counts one failure; says whether it may have an exemplar. `None`: there is no room.
+/// Adds to a counter; says whether there may be an exemplar. `None`: there is no room.
 #[inline(always)]
-fn count(key: &FailureKey, now: u64, task: Addr, failure: &Failure) -> Option<bool> {
+fn count(
+    key: &FailureKey,
+    now: u64,
+    add: u64,
+    amount: u64,
+    facts: &impl Fn(&mut ProcessFacts, &mut ListenerFacts),
+) -> Option<bool> {
     let map = match GENERATION.get(0) {
         Some(0) | None => &FAILURES_0,
         Some(_) => &FAILURES_1,
@@ -182,17 +294,14 @@ fn count(key: &FailureKey, now: u64, task: Addr, failure: &Failure) -> Option<bo
     // user space reads them when no program is left that could. The rest are stores of
     // one word, where the last one wins.
     unsafe {
-        add_one(&raw mut (*value).count);
+        self::add(&raw mut (*value).count, add);
         (*value).last_ns = now;
+        if amount > (*value).amount_max {
+            (*value).amount_max = amount;
+        }
         if is_new {
             (*value).first_ns = now;
-            read_facts(
-                task,
-                socket(key, failure),
-                failure,
-                &mut (*value).process,
-                &mut (*value).listener,
-            );
+            facts(&mut (*value).process, &mut (*value).listener);
         }
         if (*value).exemplars >= most {
             return Some(false);
@@ -200,15 +309,6 @@ fn count(key: &FailureKey, now: u64, task: Addr, failure: &Failure) -> Option<bo
         (*value).exemplars += 1;
     }
     Some(true)
-}
-
-/// The protocol's socket of the listener, if there is one.
-#[inline(always)]
-fn socket(key: &FailureKey, failure: &Failure) -> Option<Addr> {
-    if key.socket_inode == 0 {
-        return None;
-    }
-    facts::sk_of(failure.file)
 }
 
 /// Fills in everything that is known beside the key. The facts must be zero before.
@@ -242,9 +342,15 @@ fn read_facts(
 }
 
 #[inline(always)]
-fn write_exemplar(key: &FailureKey, now: u64, task: Addr, failure: &Failure) {
+fn write_exemplar(
+    key: &FailureKey,
+    now: u64,
+    amount: u64,
+    facts: &impl Fn(&mut ProcessFacts, &mut ListenerFacts),
+    more: &impl Fn(&mut Exemplar),
+) {
     let Some(mut entry) = EXEMPLARS.reserve::<Exemplar>(0) else {
-        lose(lost::RING);
+        lose(lost::RING, 1);
         return;
     };
     let out = entry.as_mut_ptr();
@@ -256,11 +362,9 @@ fn write_exemplar(key: &FailureKey, now: u64, task: Addr, failure: &Failure) {
     };
     out.key = *key;
     out.monotonic_ns = now;
-    let sk = socket(key, failure);
-    read_facts(task, sk, failure, &mut out.process, &mut out.listener);
-    if let Some(sk) = sk {
-        facts::read_path(sk, out);
-    }
+    out.amount = amount;
+    facts(&mut out.process, &mut out.listener);
+    more(out);
     entry.submit(0);
 }
 
@@ -279,24 +383,28 @@ unsafe fn zero(record: *mut Exemplar) {
     }
 }
 
+/// Counts what could not be kept.
 #[inline(always)]
-fn lose(slot: u32) {
-    if let Some(count) = LOST.get_ptr_mut(slot) {
+pub(crate) fn lose(slot: u32, count: u64) {
+    if let Some(lost) = LOST.get_ptr_mut(slot) {
         // SAFETY: a per-CPU slot, valid for as long as this program runs.
-        unsafe { add_one(count) };
+        unsafe { add(lost, count) };
     }
 }
 
-/// Adds one, in one instruction that no other CPU and no interrupt can split. `core` has
-/// no read-modify-write atomics for a target that cannot compare-and-swap.
+/// Adds, in one instruction that no other CPU and no interrupt can split. `core` has no
+/// read-modify-write atomics for a target that cannot compare-and-swap.
+///
+/// # Safety
+/// The pointer must be one that the verifier knows to be valid.
 #[inline(always)]
-unsafe fn add_one(value: *mut u64) {
+pub(crate) unsafe fn add(value: *mut u64, count: u64) {
     // SAFETY: the caller's pointer is valid; the verifier checks it.
     unsafe {
         asm!(
-            "lock *(u64 *)({at} + 0) += {one}",
+            "lock *(u64 *)({at} + 0) += {count}",
             at = in(reg) value,
-            one = in(reg) 1u64,
+            count = in(reg) count,
             options(nostack),
         );
     }

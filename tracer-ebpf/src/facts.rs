@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
 };
 use turnaway_common::{
     Exemplar, ListenerFacts, ProcessFacts,
-    failure::{UNIX_PATH_LEN, known},
+    failure::{UNIX_PATH_LEN, UNIX_PATH_ROOM, known},
     layout::ABSENT,
 };
 
@@ -52,6 +52,12 @@ pub(crate) fn current_task() -> Option<Addr> {
 pub(crate) fn current_ids() -> (u32, u32) {
     let both = bpf_get_current_pid_tgid();
     ((both >> 32) as u32, both as u32)
+}
+
+/// The thread that runs now, as one number.
+#[inline(always)]
+pub(crate) fn this_thread() -> u64 {
+    bpf_get_current_pid_tgid()
 }
 
 /// Whether a kernel thread runs now.
@@ -152,6 +158,20 @@ pub(crate) fn socket_inode(file: u64) -> u64 {
         && mode & S_IFMT == S_IFSOCK
     {
         return inode.field(offset!(inode_ino)).unwrap_or(0);
+    }
+    0
+}
+
+/// Number of the socket inode that belongs to a protocol's socket, or 0.
+///
+/// The inode lies beside the `struct socket`, so that it is found for a socket without a
+/// file too: those of MPTCP's own TCP listeners, whose inode number is the MPTCP socket's.
+#[inline(always)]
+pub(crate) fn inode_of(sk: Addr) -> u64 {
+    if let Some(socket) = sk.follow(offset!(sock_socket))
+        && let Some(inode) = offset!(socket_inode)
+    {
+        return socket.at(inode).field(offset!(inode_ino)).unwrap_or(0);
     }
     0
 }
@@ -289,6 +309,40 @@ fn read_queue(sk: Addr, family: u16, out: &mut ListenerFacts) -> bool {
     })
 }
 
+/// Fills in who sent a TCP packet that is about to be handled.
+#[inline(always)]
+pub(crate) fn read_sender(skb: Addr, out: &mut Exemplar) {
+    /// Offsets of the sender in IPv4 and IPv6 headers; its port begins the TCP header.
+    const IPV4_SOURCE: usize = 12;
+    const IPV6_SOURCE: usize = 8;
+    let Some(head) = skb.follow(offset!(skb_head)) else {
+        return;
+    };
+    let (mut network, mut transport) = (0_u16, 0_u16);
+    if !skb.copy_field(offset!(skb_network_header), &mut network)
+        || !skb.copy_field(offset!(skb_transport_header), &mut transport)
+    {
+        return;
+    }
+    let header = head.at(network as usize);
+    let (mut version, mut port) = (0_u8, 0_u16);
+    if !header.copy_field(Some(0), &mut version)
+        || !head.copy_field(Some(transport as usize), &mut port)
+    {
+        return;
+    }
+    let (family, at, len) = match version >> 4 {
+        4 => (AF_INET, IPV4_SOURCE, 4),
+        6 => (AF_INET6, IPV6_SOURCE, 16),
+        _ => return,
+    };
+    if header.at(at).copy_to(out.peer_addr.as_mut_ptr(), len) {
+        out.peer_family = family;
+        out.peer_port = u32::from(u16::from_be(port));
+        out.listener.known |= known::PEER;
+    }
+}
+
 /// Fills in the path an AF_UNIX socket is bound to.
 #[inline(always)]
 pub(crate) fn read_path(sk: Addr, out: &mut Exemplar) {
@@ -303,22 +357,24 @@ pub(crate) fn read_path(sk: Addr, out: &mut Exemplar) {
         out.listener.known |= known::PATH;
         return;
     };
-    let (Some(len), Some(name)) = (
-        address.field::<u32>(offset!(unix_address_len)),
-        offset!(unix_address_name),
-    ) else {
+    let Some(name) = offset!(unix_address_name) else {
         return;
     };
-    // Kept opaque, so that the value that is compared is the one that is used: the
-    // verifier does not connect two registers that the compiler knows to be equal.
-    let len = core::hint::black_box(len.wrapping_sub(SUN_PATH as u32));
+    let mut len = 0_u32;
+    if !address.copy_field(offset!(unix_address_len), &mut len) {
+        return;
+    }
+    let len = len.wrapping_sub(SUN_PATH as u32);
     if len > UNIX_PATH_LEN as u32 {
         return;
     }
+    // Old verifiers forget what they knew of a number that was kept on the stack: the mask
+    // says it again, and must not be optimised away.
+    let bounded = core::hint::black_box(len) & (UNIX_PATH_ROOM as u32 - 1);
     if len == 0
         || address
             .at(name + SUN_PATH)
-            .copy_to(out.path.as_mut_ptr(), len)
+            .copy_to(out.path.as_mut_ptr(), bounded)
     {
         out.path_len = len;
         out.listener.known |= known::PATH;

@@ -1,7 +1,7 @@
 //! Read-only globals, set by user space before the programs are loaded. The verifier
 //! knows their values, so what they switch off costs nothing.
 
-use turnaway_common::layout::{KernelFilter, Offsets, SyscallLayout};
+use turnaway_common::layout::{Counters, KernelFilter, Offsets, Settings, SyscallLayout};
 
 /// Where this kernel keeps the fields the programs read.
 #[unsafe(no_mangle)]
@@ -14,6 +14,14 @@ pub(crate) static SYSCALL_LAYOUT: SyscallLayout = SyscallLayout::NONE;
 /// Which failures are wanted.
 #[unsafe(no_mangle)]
 pub(crate) static FILTER: KernelFilter = KernelFilter::EVERYTHING;
+
+/// Where the kernel counts dropped connections.
+#[unsafe(no_mangle)]
+pub(crate) static COUNTERS: Counters = Counters::NONE;
+
+/// The rest.
+#[unsafe(no_mangle)]
+pub(crate) static SETTINGS: Settings = Settings::NONE;
 
 /// Reads one field of a global. The read is volatile: the compiler sees only the
 /// initial value, the loader writes another one.

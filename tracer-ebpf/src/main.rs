@@ -24,7 +24,9 @@ mod emit;
 mod facts;
 mod globals;
 mod kread;
+mod listeners;
 mod maps;
+mod queue;
 
 /// The programs call helpers that the kernel keeps for GPL-compatible programs.
 #[unsafe(link_section = "license")]

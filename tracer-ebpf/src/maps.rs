@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use turnaway_common::{FailureCount, FailureKey, layout::lost};
+use turnaway_common::{FailureCount, FailureKey, ListenerStats, layout::lost};
 
 /// Exact counters, first generation. User space switches [`GENERATION`] to the other
 /// map, waits until no program can still be using this one, and empties it: so no count
@@ -26,6 +26,44 @@ pub(crate) static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
 /// to make one.
 #[map]
 pub(crate) static BLANK: Array<FailureCount> = Array::with_max_entries(1, 0);
+
+/// What went well, by socket inode of the listener. Entries go when the listener is closed.
+#[map]
+pub(crate) static LISTENERS: HashMap<u64, ListenerStats> = HashMap::with_max_entries(16_384, 0);
+
+/// What a new entry of [`LISTENERS`] starts as.
+#[map]
+pub(crate) static BLANK_LISTENER: Array<ListenerStats> = Array::with_max_entries(1, 0);
+
+/// How many drops a listener had when it was closed, by socket inode; user space takes them
+/// out.
+#[map]
+pub(crate) static FINAL_DROPS: HashMap<u64, u64> = HashMap::with_max_entries(4096, 0);
+
+/// What a processor had counted when a packet came to a listener.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Arrival {
+    /// The listener; 0 when no packet is being handled.
+    pub(crate) sk: u64,
+    /// The packet.
+    pub(crate) skb: u64,
+    /// `ListenOverflows`.
+    pub(crate) overflows: u64,
+    /// `ListenDrops`.
+    pub(crate) drops: u64,
+    /// `TCPReqQFullDoCookies`.
+    pub(crate) cookies: u64,
+    /// `TCPReqQFullDrop`.
+    pub(crate) request_drops: u64,
+}
+
+/// One for each function that handles packets of listeners: they call each other.
+pub(crate) const ARRIVAL_SLOTS: u32 = 3;
+
+/// Packets that are being handled, by function.
+#[map]
+pub(crate) static ARRIVALS: PerCpuArray<Arrival> = PerCpuArray::with_max_entries(ARRIVAL_SLOTS, 0);
 
 /// Exemplars, on their way to user space. The size is set by the loader.
 #[map]
@@ -50,3 +88,7 @@ pub(crate) struct UringCall {
 /// io_uring accepts in progress, by thread, for hooks that are not handed the request.
 #[map]
 pub(crate) static URING_CALLS: LruHashMap<u64, UringCall> = LruHashMap::with_max_entries(8192, 0);
+
+/// Listeners that accept is being called on, by thread, for return probes.
+#[map]
+pub(crate) static ACCEPT_CALLS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);

@@ -1,6 +1,10 @@
 //! What to type: for each kind of failure what helps now, what helps for good, and what
 //! to know before believing either. Pure, but for [`System::read`].
 
+mod queue;
+
+pub use queue::{AboutListener, advise_listener};
+
 use std::{fs, path::Path};
 
 use turnaway_common::{Reason, reason::errno as number};
@@ -73,7 +77,7 @@ pub struct Advice {
     pub note: Option<String>,
 }
 
-/// Advice on failures of one reason.
+/// Advice on failed accepts of one reason; nothing for other reasons.
 #[must_use]
 pub fn advise(reason: Reason, about: &Advised<'_>) -> Advice {
     match reason {
@@ -109,6 +113,7 @@ pub fn advise(reason: Reason, about: &Advised<'_>) -> Advice {
             )),
             ..Advice::default()
         },
+        _ => Advice::default(),
     }
 }
 

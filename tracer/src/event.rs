@@ -30,6 +30,9 @@ pub enum Tier {
     Kprobe,
     /// Syscall tracepoints: cost every syscall of every process a few nanoseconds.
     Tracepoint,
+    /// No hook: the kernel is asked once a second.
+    #[value(skip)]
+    Poll,
 }
 
 impl Tier {
@@ -40,31 +43,34 @@ impl Tier {
             Self::Trampoline => "trampoline",
             Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
+            Self::Poll => "poll",
         }
     }
 }
 
-/// How an accept was asked for.
+/// What was going on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Op {
-    /// A syscall: accept(2) or accept4(2).
+    /// A system call of the process.
     Syscall,
-    /// `IORING_OP_ACCEPT`.
+    /// A request that the process gave to io_uring.
     IoUring,
+    /// The kernel at work for nobody: a packet came.
+    Network,
 }
 
 /// Identifies one exact counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// The process whose accept failed.
-    pub process: ProcessId,
+    /// The process whose call failed; `None` where nobody's did.
+    pub process: Option<ProcessId>,
     /// Socket inode of the listener; `None` where the descriptor was no open socket.
     pub socket_inode: Option<u64>,
     /// Why.
     pub reason: Reason,
-    /// The errno, positive.
-    pub errno: u16,
-    /// How accept was called.
+    /// The errno, positive, where there is one.
+    pub errno: Option<u16>,
+    /// What was going on.
     pub op: Op,
     /// What saw it.
     pub tier: Tier,
@@ -84,9 +90,9 @@ pub struct NofileLimit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Failing thread.
-    pub tid: u32,
+    pub tid: Option<u32>,
     /// Effective user id.
-    pub uid: u32,
+    pub uid: Option<u32>,
     /// Name of the process, any bytes.
     pub comm: Vec<u8>,
     /// Name of the failing thread, any bytes.
@@ -157,10 +163,14 @@ pub struct Failure {
     pub key: Key,
     /// When, nanoseconds of `CLOCK_MONOTONIC`.
     pub monotonic_ns: u64,
-    /// Who.
-    pub process: Process,
+    /// Who, where the key has a process.
+    pub process: Option<Process>,
     /// On what.
     pub listener: Listener,
+    /// The client.
+    pub peer: Option<SocketAddr>,
+    /// How long the connection waited, nanoseconds, where that is what it is about.
+    pub waited_ns: Option<u64>,
 }
 
 /// Exact growth of one counter.
@@ -174,10 +184,12 @@ pub struct Count {
     pub first_ns: u64,
     /// Last of them, nanoseconds of `CLOCK_MONOTONIC`.
     pub last_ns: u64,
-    /// The process at the first of them.
-    pub process: Process,
+    /// The process at the first of them, where the key has one.
+    pub process: Option<Process>,
     /// The listener at the first of them; an AF_UNIX path is not in it.
     pub listener: Listener,
+    /// The longest that one of them waited, nanoseconds, where that is what it is about.
+    pub waited_max_ns: Option<u64>,
 }
 
 /// Address family of listeners that have a path.
@@ -209,11 +221,16 @@ impl Failure {
             };
             listener.address = Some(Address::Unix(path.to_vec()));
         }
+        let key = Key::decode(&record.key)?;
         Some(Self {
-            key: Key::decode(&record.key)?,
+            key,
             monotonic_ns: record.monotonic_ns,
-            process: process(&record.process),
+            process: key.process.map(|_| process(&record.process)),
             listener,
+            peer: (record.listener.known & known::PEER != 0)
+                .then(|| inet(record.peer_family, record.peer_addr, record.peer_port))
+                .flatten(),
+            waited_ns: key.is_about_waiting().then_some(record.amount),
         })
     }
 }
@@ -222,30 +239,38 @@ impl Count {
     /// Decodes a counter. Returns `None` for a key that this version does not know.
     #[must_use]
     pub fn decode(key: &FailureKey, value: &FailureCount) -> Option<Self> {
+        let key = Key::decode(key)?;
         Some(Self {
-            key: Key::decode(key)?,
+            key,
             count: value.count,
             first_ns: value.first_ns,
             last_ns: value.last_ns,
-            process: process(&value.process),
+            process: key.process.map(|_| process(&value.process)),
             listener: listener(&value.listener),
+            waited_max_ns: key.is_about_waiting().then_some(value.amount_max),
         })
     }
 }
 
 impl Key {
+    /// Whether it is about how long connections wait.
+    fn is_about_waiting(&self) -> bool {
+        self.reason == Reason::QueueSlow
+    }
+
     fn decode(raw: &FailureKey) -> Option<Self> {
         Some(Self {
-            process: ProcessId {
+            process: (raw.op != op::NETWORK).then_some(ProcessId {
                 pid: raw.tgid,
                 start_boottime_ns: raw.start_boottime_ns,
-            },
+            }),
             socket_inode: (raw.socket_inode != 0).then_some(raw.socket_inode),
             reason: Reason::from_raw(raw.reason)?,
-            errno: raw.errno,
+            errno: (raw.errno != 0).then_some(raw.errno),
             op: match raw.op {
                 op::SYSCALL => Op::Syscall,
                 op::IO_URING => Op::IoUring,
+                op::NETWORK => Op::Network,
                 _ => return None,
             },
             tier: match raw.tier {
@@ -261,8 +286,8 @@ impl Key {
 fn process(raw: &ProcessFacts) -> Process {
     let has = |bit| raw.known & bit != 0;
     Process {
-        tid: raw.tid,
-        uid: raw.uid,
+        tid: Some(raw.tid),
+        uid: Some(raw.uid),
         comm: until_nul(&raw.comm).to_vec(),
         thread_comm: until_nul(&raw.thread_comm).to_vec(),
         cgroup_id: has(known::CGROUP_ID).then_some(raw.cgroup_id),
@@ -307,22 +332,23 @@ fn listener(raw: &ListenerFacts) -> Listener {
 
 fn address(raw: &ListenerFacts) -> Option<Address> {
     let [a, b, c, d, ..] = raw.addr;
-    let port = u16::try_from(raw.port);
-    match raw.family {
-        AF_INET => {
-            let ip = IpAddr::V4(Ipv4Addr::new(a, b, c, d));
-            Some(Address::Inet(SocketAddr::new(ip, port.ok()?)))
-        }
-        AF_INET6 => {
-            let ip = IpAddr::V6(Ipv6Addr::from(raw.addr));
-            Some(Address::Inet(SocketAddr::new(ip, port.ok()?)))
-        }
-        AF_VSOCK => Some(Address::Vsock {
+    if raw.family == AF_VSOCK {
+        return Some(Address::Vsock {
             cid: u32::from_ne_bytes([a, b, c, d]),
             port: raw.port,
-        }),
-        _ => None,
+        });
     }
+    inet(raw.family, raw.addr, raw.port).map(Address::Inet)
+}
+
+fn inet(family: u16, addr: [u8; 16], port: u32) -> Option<SocketAddr> {
+    let [a, b, c, d, ..] = addr;
+    let ip = match family {
+        AF_INET => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        AF_INET6 => IpAddr::V6(Ipv6Addr::from(addr)),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {

@@ -1,6 +1,6 @@
 //! Exact totals over a run (pure).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::event::{Address, Count, Failure, Key, Listener, Process};
 
@@ -16,10 +16,12 @@ pub struct Total {
     pub first_ns: u64,
     /// Last of them, nanoseconds of `CLOCK_MONOTONIC`.
     pub last_ns: u64,
-    /// The process at the first of them.
-    pub process: Process,
+    /// The process at the first of them, where the key has one.
+    pub process: Option<Process>,
     /// The listener at the first of them.
     pub listener: Listener,
+    /// The longest that one of them waited, nanoseconds.
+    pub waited_max_ns: Option<u64>,
 }
 
 /// Totals of a run, and how many of the failures were shown one by one.
@@ -30,6 +32,8 @@ pub struct Totals {
     other: u64,
     /// Exemplars shown whose failure has not come with a count yet.
     shown: HashMap<Key, u64>,
+    /// Listeners with failures, by socket inode.
+    failed_at: HashSet<u64>,
     /// Names of AF_UNIX listeners by socket inode: counts come without.
     paths: HashMap<u64, Address>,
 }
@@ -71,9 +75,15 @@ impl Totals {
             }
             None => count.count,
         };
+        if let Some(inode) = count.key.socket_inode
+            && self.failed_at.len() < MAX_KEYS
+        {
+            self.failed_at.insert(inode);
+        }
         if let Some(total) = self.keys.get_mut(&count.key) {
             total.count += count.count;
             total.last_ns = total.last_ns.max(count.last_ns);
+            total.waited_max_ns = total.waited_max_ns.max(count.waited_max_ns);
         } else if self.keys.len() < MAX_KEYS {
             self.keys.insert(
                 count.key,
@@ -83,12 +93,19 @@ impl Totals {
                     last_ns: count.last_ns,
                     process: count.process.clone(),
                     listener: count.listener.clone(),
+                    waited_max_ns: count.waited_max_ns,
                 },
             );
         } else {
             self.other += count.count;
         }
         more
+    }
+
+    /// Whether anything was counted at a listener.
+    #[must_use]
+    pub fn has_failures_of(&self, socket_inode: u64) -> bool {
+        self.failed_at.contains(&socket_inode)
     }
 
     /// Every key and its total, most failures first.
@@ -118,13 +135,13 @@ mod tests {
 
     fn key(pid: u32) -> Key {
         Key {
-            process: ProcessId {
+            process: Some(ProcessId {
                 pid,
                 start_boottime_ns: 1,
-            },
+            }),
             socket_inode: Some(9),
             reason: Reason::AcceptEmfile,
-            errno: 24,
+            errno: Some(24),
             op: Op::Syscall,
             tier: Tier::Tracepoint,
         }
@@ -151,6 +168,7 @@ mod tests {
             last_ns: 20,
             process,
             listener,
+            waited_max_ns: None,
         }
     }
 

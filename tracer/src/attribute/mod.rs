@@ -12,11 +12,13 @@ pub mod owners;
 mod process;
 mod task;
 pub mod timens;
+mod who;
 
 pub use cgroup::Runtime;
 pub use container::{Container, Pod};
 pub use process::{Adopted, Attributor};
 pub use task::NofileLimits;
+pub use who::{Holder, Holders, Party, Who};
 
 /// Who a process is, beyond what the kernel side reports with each failure.
 ///

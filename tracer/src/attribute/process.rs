@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Container, Identity, NofileLimits, Parent, Pod,
+    Container, Holder, Holders, Identity, NofileLimits, Parent, Party, Pod, Who,
     cache::Cache,
     cgroup::{ContainerId, Place, telling_path},
     kernfs::Cgroup2,
@@ -209,22 +209,13 @@ impl Attributor {
         }
         let owners = self.owners(socket_inode);
         // While it works, a worker borrows the program's descriptor table.
-        let mut pids = owners.pids.iter().filter(|pid| **pid != facts.tid);
+        let mut pids = owners.pids.iter().filter(|pid| Some(**pid) != facts.tid);
         let (Some(&pid), None, true) = (pids.next(), pids.next(), owners.complete) else {
             return None;
         };
-        let task = Task::open(&self.root, pid)?;
-        let stat = task.stat()?;
-        // procfs tells the start to a tick; the process may be known more exactly.
-        let known = self
-            .identities
-            .keys()
-            .find(|id| id.pid == pid && self.ticks.of(id.start_boottime_ns) == stat.start_ticks);
+        let (task, stat) = self.living(pid)?;
         Some(Adopted {
-            id: known.copied().unwrap_or_else(|| ProcessId {
-                pid,
-                start_boottime_ns: self.ticks.earliest(stat.start_ticks),
-            }),
+            id: self.id_of(pid, &stat),
             facts: Process {
                 comm: task.comm()?,
                 parent_pid: Some(stat.parent).filter(|pid| *pid != 0),
@@ -234,6 +225,76 @@ impl Attributor {
                 kernel_worker: false,
                 ..facts.clone()
             },
+        })
+    }
+
+    /// Whose a failure of a listener is that was nobody's call: the process that is known
+    /// to accept there, else the one that holds it, if there is only one.
+    pub fn of_listener(&mut self, socket_inode: u64, acceptor: Option<ProcessId>) -> Who {
+        let owners = self.owners(socket_inode);
+        let accepts = acceptor.filter(|id| self.task(*id).is_some());
+        let only = match owners.pids[..] {
+            [pid] if owners.complete => Some(pid),
+            _ => None,
+        };
+        let found = match accepts {
+            Some(id) => self.living(id.pid).map(|(task, stat)| (id, task, stat)),
+            None => only.and_then(|pid| {
+                let (task, stat) = self.living(pid)?;
+                Some((self.id_of(pid, &stat), task, stat))
+            }),
+        };
+        let party = found.and_then(|(id, task, stat)| {
+            let facts = Process {
+                comm: task.comm()?,
+                thread_comm: Vec::new(),
+                tid: None,
+                uid: task.uid(),
+                cgroup_id: None,
+                nofile: None,
+                ns_pid: None,
+                parent_pid: Some(stat.parent).filter(|pid| *pid != 0),
+                syscall: None,
+                kernel_worker: false,
+            };
+            let identity = self.process(id, &facts);
+            Some(Party {
+                id,
+                facts,
+                identity,
+            })
+        });
+        Who {
+            party,
+            holders: Some(Holders {
+                processes: owners
+                    .pids
+                    .into_iter()
+                    .map(|pid| Holder {
+                        pid,
+                        comm: Task::open(&self.root, pid).and_then(|task| task.comm()),
+                    })
+                    .collect(),
+                complete: owners.complete,
+            }),
+        }
+    }
+
+    fn living(&self, pid: u32) -> Option<(Task, Stat)> {
+        let task = Task::open(&self.root, pid)?;
+        let stat = task.stat().filter(|stat| !stat.dead)?;
+        Some((task, stat))
+    }
+
+    /// procfs tells the start to a tick; the process may be known more exactly.
+    fn id_of(&self, pid: u32, stat: &Stat) -> ProcessId {
+        let known = self
+            .identities
+            .keys()
+            .find(|id| id.pid == pid && self.ticks.of(id.start_boottime_ns) == stat.start_ticks);
+        known.copied().unwrap_or_else(|| ProcessId {
+            pid,
+            start_boottime_ns: self.ticks.earliest(stat.start_ticks),
         })
     }
 

@@ -90,6 +90,11 @@ impl Task {
         parse_ns_pid(&self.read("status")?)
     }
 
+    /// Effective user id, as the reader's user namespace sees it.
+    pub(super) fn uid(&self) -> Option<u32> {
+        parse_uid(&self.read("status")?)
+    }
+
     /// Open descriptors: exact, or `None` where they cannot be read, or not counted in
     /// [`COUNTING`].
     ///
@@ -149,6 +154,19 @@ fn parse_stat(stat: &[u8]) -> Option<Stat> {
         parent,
         start_ticks,
     })
+}
+
+/// `Uid:` has the real, effective, saved and filesystem ids (proc_pid_status(5)).
+fn parse_uid(status: &[u8]) -> Option<u32> {
+    let line = status
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line)
+        .ok()?
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
 }
 
 fn parse_ns_pid(status: &[u8]) -> Option<u32> {

@@ -42,6 +42,9 @@ enum Link {
     Kretprobe(Kretprobe),
 }
 
+/// A link, and the `/proc/self/fdinfo` entry of its program.
+type Placed = (Link, PathBuf);
+
 /// Where programs come from and go to.
 pub struct Attacher<'a> {
     /// The object's programs.
@@ -76,8 +79,10 @@ impl Attacher<'_> {
             let links = way
                 .attachments
                 .iter()
+                // Where sockets are asked for, there is nothing to attach.
+                .filter(|attachment| attachment.target != Target::SockDiag)
                 .map(|attachment| self.attach_one(attachment))
-                .collect::<Result<Vec<_>>>();
+                .collect::<Result<Vec<Placed>>>();
             match links {
                 Ok(links) => {
                     for (link, fdinfo) in links {

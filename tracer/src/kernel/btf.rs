@@ -132,6 +132,20 @@ impl Btf {
         Some(self.get(id)?.third)
     }
 
+    /// Value of an enumerator, of whatever enum it is one, where the kernel itself has it.
+    #[must_use]
+    pub fn enum_value(&self, name: &str) -> Option<u32> {
+        let name = self.base.string_at(name)?;
+        self.base.types.iter().find_map(|at| {
+            let ty = self.base.read(*at).filter(|ty| ty.kind == kind::ENUM)?;
+            // struct btf_enum: name, value
+            (0..ty.vlen)
+                .map(|index| ty.at + 12 + index * 8)
+                .find(|at| self.base.u32(*at) == Some(name))
+                .and_then(|at| self.base.u32(at + 4))
+        })
+    }
+
     /// Parameter types of a function, spelled like `struct sock *`, where this kernel has
     /// the function as one of its own (not inlined everywhere).
     #[must_use]

@@ -6,6 +6,7 @@ pub mod attach;
 pub mod btf;
 pub mod diagnostics;
 pub mod features;
+pub mod jiffies;
 pub mod kretprobe;
 pub mod offsets;
 pub mod plan;

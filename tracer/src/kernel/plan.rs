@@ -5,35 +5,52 @@
 //! parameters, and a way that looks possible is believed only once its program is loaded
 //! and attached.
 
-use std::path::PathBuf;
+use std::{collections::HashMap, path::PathBuf};
+
+use turnaway_common::{Reason, layout::Counters};
 
 use crate::event::Tier;
 
 /// What a kernel offers, as far as it can be known without loading a program.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Features {
-    /// Parameter types of `__sys_accept4`, if it is a function in BTF.
-    pub sys_accept4: Option<Vec<String>>,
-    /// Parameter types of `io_accept`.
-    pub io_accept: Option<Vec<String>>,
-    /// Parameter types of `__sys_accept4_file`.
-    pub sys_accept4_file: Option<Vec<String>>,
+    /// Parameter types of those of [`FUNCTIONS`] that are functions in BTF.
+    pub functions: HashMap<&'static str, Vec<String>>,
+    /// Parameter types of those of [`TRACEPOINTS`] that are tracepoints in BTF.
+    pub tracepoints: HashMap<&'static str, Vec<String>>,
     /// io_uring's accept can put the connection into its own table of files: since then it
     /// calls `do_accept` itself, and no longer comes through `__sys_accept4_file`.
     pub io_accept_has_slots: bool,
-    /// Parameter types of `io_issue_sqe`.
-    pub io_issue_sqe: Option<Vec<String>>,
-    /// Parameter types of `do_accept`.
-    pub do_accept: Option<Vec<String>>,
-    /// Parameter types of the tracepoint `io_uring_complete`.
-    pub io_uring_complete: Option<Vec<String>>,
+    /// Where each processor counts what listeners drop, or why that is not known.
+    pub counters: Option<Result<Counters, String>>,
     /// The kernel has kprobes.
     pub kprobes: bool,
     /// Where tracefs is mounted, or why it could not be had.
-    pub tracefs: Result<PathBuf, String>,
-    /// Which of `sys_exit_accept` and `sys_exit_accept4` tracefs has.
+    pub tracefs: Option<Result<PathBuf, String>>,
+    /// Which of [`SYSCALL_EXITS`] tracefs has.
     pub syscall_exits: Vec<&'static str>,
 }
+
+/// Functions that hooks may sit at.
+pub const FUNCTIONS: &[&str] = &[
+    "__sys_accept4",
+    "__sys_accept4_file",
+    "do_accept",
+    "inet_csk_accept",
+    "inet_csk_listen_stop",
+    "io_accept",
+    "io_issue_sqe",
+    "tcp_conn_request",
+    "tcp_v4_syn_recv_sock",
+    "tcp_v6_syn_recv_sock",
+    "unix_accept",
+];
+
+/// Tracepoints that hooks may sit at, through BTF.
+pub const TRACEPOINTS: &[&str] = &["inet_sock_set_state", "io_uring_complete"];
+
+/// Tracepoints of system calls that hooks may sit at.
+pub const SYSCALL_EXITS: &[&str] = &["sys_exit_accept", "sys_exit_accept4"];
 
 /// What a hook watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,11 +59,23 @@ pub enum HookName {
     Accept,
     /// io_uring's accept.
     IoUringAccept,
+    /// What listeners drop.
+    ListenQueue,
+    /// Connections that were accepted.
+    Accepted,
+    /// Listeners that are closed.
+    ListenClose,
 }
 
 impl HookName {
     /// Every hook.
-    pub const ALL: &'static [Self] = &[Self::Accept, Self::IoUringAccept];
+    pub const ALL: &'static [Self] = &[
+        Self::Accept,
+        Self::IoUringAccept,
+        Self::ListenQueue,
+        Self::Accepted,
+        Self::ListenClose,
+    ];
 
     /// Its name in text and JSON.
     #[must_use]
@@ -54,6 +83,9 @@ impl HookName {
         match self {
             Self::Accept => "accept",
             Self::IoUringAccept => "io_uring_accept",
+            Self::ListenQueue => "listen_queue",
+            Self::Accepted => "accepted",
+            Self::ListenClose => "listen_close",
         }
     }
 
@@ -63,6 +95,45 @@ impl HookName {
         match self {
             Self::Accept => "failed accept and accept4 calls",
             Self::IoUringAccept => "failed accepts of programs that use io_uring",
+            Self::ListenQueue => "connections that listeners drop",
+            Self::Accepted => "how long connections wait before they are accepted",
+            Self::ListenClose => "connections that are lost when a listener is closed",
+        }
+    }
+
+    /// The reasons that cannot be told without it.
+    #[must_use]
+    pub const fn reasons(self) -> &'static [Reason] {
+        use Reason as R;
+        match self {
+            Self::Accept | Self::IoUringAccept => &[
+                R::AcceptEmfile,
+                R::AcceptEnfile,
+                R::AcceptNomem,
+                R::AcceptAborted,
+                R::AcceptDenied,
+                R::AcceptMisuse,
+                R::AcceptOther,
+            ],
+            Self::ListenQueue => &[
+                R::QueueSynOverflow,
+                R::QueueAckOverflow,
+                R::QueueRstOverflow,
+                R::QueueOverflow,
+                R::QueueSynFlood,
+                R::QueueDropped,
+            ],
+            Self::Accepted => &[R::QueueSlow, R::QueueStalled],
+            // Also what keeps the books of the two before it.
+            Self::ListenClose => &[
+                R::QueueAbandoned,
+                R::ListenerClosed,
+                R::QueueOverflow,
+                R::QueueSynFlood,
+                R::QueueDropped,
+                R::QueueSlow,
+                R::QueueStalled,
+            ],
         }
     }
 }
@@ -70,7 +141,7 @@ impl HookName {
 /// One program and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
-    /// Name of the program in the eBPF object.
+    /// Name of the program in the eBPF object; empty for [`Target::SockDiag`].
     pub program: &'static str,
     /// Where.
     pub target: Target,
@@ -91,6 +162,8 @@ pub enum Target {
     Tracepoint(&'static str, &'static str),
     /// A tracepoint, through BTF.
     BtfTracepoint(&'static str),
+    /// No program: listening sockets are asked for once a second.
+    SockDiag,
 }
 
 impl std::fmt::Display for Target {
@@ -102,6 +175,7 @@ impl std::fmt::Display for Target {
             Self::Kretprobe(function) => write!(f, "kretprobe/{function}"),
             Self::Tracepoint(category, name) => write!(f, "tracepoint/{category}/{name}"),
             Self::BtfTracepoint(name) => write!(f, "tp_btf/{name}"),
+            Self::SockDiag => write!(f, "sock_diag"),
         }
     }
 }
@@ -126,11 +200,16 @@ pub struct HookPlan {
     pub refused: Vec<(Tier, String)>,
 }
 
-/// Plans every hook; `only` keeps the ways of one tier.
+/// Plans the hooks that wanted reasons need; `only` keeps the ways of one tier.
 #[must_use]
-pub fn plan(features: &Features, only: Option<Tier>) -> Vec<HookPlan> {
+pub fn plan(
+    features: &Features,
+    only: Option<Tier>,
+    wanted: impl Fn(Reason) -> bool,
+) -> Vec<HookPlan> {
     HookName::ALL
         .iter()
+        .filter(|hook| hook.reasons().iter().any(|reason| wanted(*reason)))
         .map(|hook| {
             let mut plan = HookPlan {
                 hook: *hook,
@@ -164,7 +243,7 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             sys_accept4(features)?;
             Ok(one("accept_kretprobe", Target::Kretprobe("__sys_accept4")))
         }
-        (HookName::Accept, Tier::Tracepoint) => syscall_exits(features),
+        (HookName::Accept, Tier::Tracepoint) => syscall_exits(features, "accept_tracepoint"),
         (HookName::IoUringAccept, Tier::Trampoline) => Ok(match uring_function(features)? {
             UringFunction::Request => one("uring_fexit", Target::Fexit("io_accept")),
             UringFunction::Issue => issue_trampolines(),
@@ -180,7 +259,154 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             ),
         }),
         (HookName::IoUringAccept, Tier::Tracepoint) => uring_complete(features),
+        (HookName::ListenQueue, tier) => listen_queue(features, tier),
+        (HookName::Accepted, tier) => accepted(features, tier),
+        (HookName::ListenClose, tier) => listen_close(features, tier),
+        (_, Tier::Poll) => Err("no way to see it without a hook".to_owned()),
     }
+}
+
+/// The functions that packets of listeners go through, and the programs at their entries and
+/// exits in both tiers.
+const ARRIVALS: [(&str, [&str; 4]); 3] = [
+    (
+        "tcp_conn_request",
+        ["syn_fentry", "syn_fexit", "syn_kprobe", "syn_kretprobe"],
+    ),
+    (
+        "tcp_v4_syn_recv_sock",
+        [
+            "ack_v4_fentry",
+            "ack_v4_fexit",
+            "ack_v4_kprobe",
+            "ack_v4_kretprobe",
+        ],
+    ),
+    (
+        "tcp_v6_syn_recv_sock",
+        [
+            "ack_v6_fentry",
+            "ack_v6_fexit",
+            "ack_v6_kprobe",
+            "ack_v6_kretprobe",
+        ],
+    ),
+];
+
+fn listen_queue(features: &Features, tier: Tier) -> Result<Vec<Attachment>, String> {
+    if matches!(tier, Tier::Tracepoint | Tier::Poll) {
+        return Ok(one("", Target::SockDiag));
+    }
+    match &features.counters {
+        Some(Ok(_)) => {}
+        Some(Err(why)) => return Err(why.clone()),
+        None => return Err("where the kernel counts drops is not known".to_owned()),
+    }
+    let found = |name| features.functions.get(name);
+    expect(
+        "tcp_conn_request",
+        found("tcp_conn_request"),
+        &["*", "*", "struct sock *", "struct sk_buff *"],
+    )?;
+    let mut attachments = Vec::new();
+    for (function, [fentry, fexit, kprobe, kretprobe]) in ARRIVALS {
+        if function != "tcp_conn_request" {
+            match found(function) {
+                Some(found) => expect_first(function, found, &["struct sock *", "struct sk_buff *"])?,
+                // A kernel without IPv6.
+                None if function == "tcp_v6_syn_recv_sock" => continue,
+                None => return Err(absent(function)),
+            }
+        }
+        if tier == Tier::Trampoline {
+            attachments.push(Attachment {
+                program: fexit,
+                target: Target::Fexit(function),
+            });
+            attachments.push(Attachment {
+                program: fentry,
+                target: Target::Fentry(function),
+            });
+        } else {
+            attachments.extend(pair(kprobe, kretprobe, function));
+        }
+    }
+    Ok(attachments)
+}
+
+fn accepted(features: &Features, tier: Tier) -> Result<Vec<Attachment>, String> {
+    if tier == Tier::Tracepoint {
+        return syscall_exits(features, "accepted_tracepoint");
+    }
+    let found = |name: &str| features.functions.get(name);
+    let tcp = found("inet_csk_accept").ok_or_else(|| absent("inet_csk_accept"))?;
+    expect_first("inet_csk_accept", tcp, &["struct sock *"])?;
+    let unix = found("unix_accept").ok_or_else(|| absent("unix_accept"))?;
+    expect_first("unix_accept", unix, &["struct socket *", "struct socket *"])?;
+    if tier == Tier::Kprobe {
+        let mut attachments = pair("accepted_kprobe", "accepted_kretprobe", "inet_csk_accept");
+        attachments.extend(pair(
+            "unix_accepted_kprobe",
+            "unix_accepted_kretprobe",
+            "unix_accept",
+        ));
+        return Ok(attachments);
+    }
+    // Where the return value is depends on how many parameters come before it.
+    let tcp = match tcp.len() {
+        4 => "accepted_fexit_4",
+        2 => "accepted_fexit_2",
+        other => return Err(format!("inet_csk_accept takes {other} parameters here")),
+    };
+    let unix = match unix.len() {
+        4 => "unix_accepted_fexit_4",
+        3 => "unix_accepted_fexit_3",
+        other => return Err(format!("unix_accept takes {other} parameters here")),
+    };
+    Ok(vec![
+        Attachment {
+            program: tcp,
+            target: Target::Fexit("inet_csk_accept"),
+        },
+        Attachment {
+            program: unix,
+            target: Target::Fexit("unix_accept"),
+        },
+    ])
+}
+
+fn listen_close(features: &Features, tier: Tier) -> Result<Vec<Attachment>, String> {
+    let stop = || {
+        expect(
+            "inet_csk_listen_stop",
+            features.functions.get("inet_csk_listen_stop"),
+            &["struct sock *"],
+        )
+    };
+    match tier {
+        Tier::Trampoline => {
+            stop().map(|()| one("closed_fentry", Target::Fentry("inet_csk_listen_stop")))
+        }
+        Tier::Kprobe => {
+            stop().map(|()| one("closed_kprobe", Target::Kprobe("inet_csk_listen_stop")))
+        }
+        Tier::Tracepoint | Tier::Poll => expect(
+            "the tracepoint inet_sock_set_state",
+            features.tracepoints.get("inet_sock_set_state"),
+            &["struct sock *", "int", "int"],
+        )
+        .map(|()| one("closed_tracepoint", Target::BtfTracepoint("inet_sock_set_state"))),
+    }
+}
+
+fn absent(function: &str) -> String {
+    format!("the kernel's BTF has no function {function}")
+}
+
+/// Refuses a function whose first parameters are others than a program was written for.
+fn expect_first(name: &str, found: &Vec<String>, wanted: &[&str]) -> Result<(), String> {
+    let first = found.iter().take(wanted.len()).cloned().collect();
+    expect(name, Some(&first), wanted)
 }
 
 fn one(program: &'static str, target: Target) -> Vec<Attachment> {
@@ -233,7 +459,7 @@ fn issue_probes() -> Vec<Attachment> {
 /// Refuses a function whose parameters are not those a program was written for.
 fn expect(name: &str, found: Option<&Vec<String>>, wanted: &[&str]) -> Result<(), String> {
     match found {
-        None => Err(format!("the kernel's BTF has no function {name}")),
+        None => Err(absent(name)),
         Some(found) if found.len() == wanted.len() && found.iter().zip(wanted).all(matches) => {
             Ok(())
         }
@@ -257,13 +483,20 @@ fn matches((found, wanted): (&String, &&str)) -> bool {
 fn sys_accept4(features: &Features) -> Result<(), String> {
     expect(
         "__sys_accept4",
-        features.sys_accept4.as_ref(),
+        features.functions.get("__sys_accept4"),
         &["int", "*", "*", "int"],
     )
 }
 
-fn syscall_exits(features: &Features) -> Result<Vec<Attachment>, String> {
-    features.tracefs.as_ref().map_err(Clone::clone)?;
+fn syscall_exits(
+    features: &Features,
+    program: &'static str,
+) -> Result<Vec<Attachment>, String> {
+    match &features.tracefs {
+        Some(Ok(_)) => {}
+        Some(Err(why)) => return Err(why.clone()),
+        None => return Err("tracefs was not looked for".to_owned()),
+    }
     if features.syscall_exits.is_empty() {
         return Err("tracefs has no syscall tracepoints (CONFIG_FTRACE_SYSCALLS)".to_owned());
     }
@@ -271,7 +504,7 @@ fn syscall_exits(features: &Features) -> Result<Vec<Attachment>, String> {
         .syscall_exits
         .iter()
         .map(|name| Attachment {
-            program: "accept_tracepoint",
+            program,
             target: Target::Tracepoint("syscalls", name),
         })
         .collect())
@@ -289,7 +522,7 @@ enum UringFunction {
 fn uring_function(features: &Features) -> Result<UringFunction, String> {
     let request = expect(
         "io_accept",
-        features.io_accept.as_ref(),
+        features.functions.get("io_accept"),
         &["struct io_kiocb *", "unsigned int"],
     );
     let Err(why_not_request) = request else {
@@ -298,12 +531,12 @@ fn uring_function(features: &Features) -> Result<UringFunction, String> {
     if features.io_accept_has_slots {
         let issue = expect(
             "io_issue_sqe",
-            features.io_issue_sqe.as_ref(),
+            features.functions.get("io_issue_sqe"),
             &["struct io_kiocb *", "unsigned int"],
         );
         let accept = expect(
             "do_accept",
-            features.do_accept.as_ref(),
+            features.functions.get("do_accept"),
             &["struct file *", "unsigned int", "*", "*", "int"],
         );
         return issue
@@ -313,7 +546,7 @@ fn uring_function(features: &Features) -> Result<UringFunction, String> {
     }
     expect(
         "__sys_accept4_file",
-        features.sys_accept4_file.as_ref(),
+        features.functions.get("__sys_accept4_file"),
         &[
             "struct file *",
             "unsigned int",
@@ -329,7 +562,7 @@ fn uring_function(features: &Features) -> Result<UringFunction, String> {
 
 fn uring_complete(features: &Features) -> Result<Vec<Attachment>, String> {
     let target = Target::BtfTracepoint("io_uring_complete");
-    let Some(parameters) = &features.io_uring_complete else {
+    let Some(parameters) = features.tracepoints.get("io_uring_complete") else {
         return Err("the kernel's BTF has no tracepoint io_uring_complete".to_owned());
     };
     let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
@@ -347,56 +580,110 @@ fn uring_complete(features: &Features) -> Result<Vec<Attachment>, String> {
 mod tests {
     use super::*;
 
-    fn strings(parameters: &[&str]) -> Vec<String> {
-        parameters.iter().map(ToString::to_string).collect()
+    type Prototypes = &'static [(&'static str, &'static [&'static str])];
+
+    fn prototypes(list: Prototypes) -> HashMap<&'static str, Vec<String>> {
+        list.iter()
+            .map(|(name, types)| (*name, types.iter().map(ToString::to_string).collect()))
+            .collect()
     }
 
     /// As BTF of Debian's 6.12 says.
     fn recent() -> Features {
         Features {
-            sys_accept4: Some(strings(&["int", "struct sockaddr *", "int *", "int"])),
-            io_accept: Some(strings(&["struct io_kiocb *", "unsigned int"])),
-            sys_accept4_file: None,
+            functions: prototypes(&[
+                ("__sys_accept4", &["int", "struct sockaddr *", "int *", "int"]),
+                ("io_accept", &["struct io_kiocb *", "unsigned int"]),
+                ("io_issue_sqe", &["struct io_kiocb *", "unsigned int"]),
+                (
+                    "do_accept",
+                    &[
+                        "struct file *",
+                        "struct proto_accept_arg *",
+                        "struct sockaddr *",
+                        "int *",
+                        "int",
+                    ],
+                ),
+                (
+                    "tcp_conn_request",
+                    &[
+                        "struct request_sock_ops *",
+                        "struct tcp_request_sock_ops *",
+                        "struct sock *",
+                        "struct sk_buff *",
+                    ],
+                ),
+                (
+                    "tcp_v4_syn_recv_sock",
+                    &[
+                        "struct sock *",
+                        "struct sk_buff *",
+                        "struct request_sock *",
+                        "struct dst_entry *",
+                        "struct request_sock *",
+                        "bool *",
+                    ],
+                ),
+                ("inet_csk_accept", &["struct sock *", "struct proto_accept_arg *"]),
+                (
+                    "unix_accept",
+                    &[
+                        "struct socket *",
+                        "struct socket *",
+                        "struct proto_accept_arg *",
+                    ],
+                ),
+                ("inet_csk_listen_stop", &["struct sock *"]),
+            ]),
+            tracepoints: prototypes(&[
+                (
+                    "io_uring_complete",
+                    &[
+                        "void *",
+                        "void *",
+                        "u64",
+                        "int",
+                        "unsigned int",
+                        "u64",
+                        "u64",
+                    ],
+                ),
+                ("inet_sock_set_state", &["struct sock *", "int", "int"]),
+            ]),
             io_accept_has_slots: true,
-            io_issue_sqe: Some(strings(&["struct io_kiocb *", "unsigned int"])),
-            do_accept: Some(strings(&[
-                "struct file *",
-                "struct proto_accept_arg *",
-                "struct sockaddr *",
-                "int *",
-                "int",
-            ])),
-            io_uring_complete: Some(strings(&[
-                "void *",
-                "void *",
-                "u64",
-                "int",
-                "unsigned int",
-                "u64",
-                "u64",
-            ])),
+            counters: Some(Ok(Counters::NONE)),
             kprobes: true,
-            tracefs: Ok("/sys/kernel/tracing".into()),
-            syscall_exits: vec!["sys_exit_accept", "sys_exit_accept4"],
+            tracefs: Some(Ok("/sys/kernel/tracing".into())),
+            syscall_exits: SYSCALL_EXITS.to_vec(),
         }
     }
 
     /// As BTF of 5.10 says, before it was given the io_uring of 5.15.
     fn old() -> Features {
-        Features {
-            io_accept: None,
-            io_accept_has_slots: false,
-            sys_accept4_file: Some(strings(&[
+        let mut features = recent();
+        features.functions.remove("io_accept");
+        features.functions.extend(prototypes(&[(
+            "__sys_accept4_file",
+            &[
                 "struct file *",
                 "unsigned int",
                 "struct sockaddr *",
                 "int *",
                 "int",
                 "long unsigned int",
-            ])),
-            io_uring_complete: Some(strings(&["void *", "u64", "long int"])),
-            ..recent()
-        }
+            ],
+        )]));
+        features.tracepoints.extend(prototypes(&[(
+            "io_uring_complete",
+            &["void *", "u64", "long int"],
+        )]));
+        features.io_accept_has_slots = false;
+        features
+    }
+
+    fn plan(features: &Features, only: Option<Tier>) -> Vec<HookPlan> {
+        super::plan(features, only, |_| true)
     }
 
     fn tiers(plan: &HookPlan) -> Vec<Tier> {
@@ -434,15 +721,18 @@ mod tests {
         // As BTF of Debian's 5.10.223 says.
         let mut features = Features {
             io_accept_has_slots: true,
-            do_accept: Some(strings(&[
+            ..old()
+        };
+        features.functions.extend(prototypes(&[(
+            "do_accept",
+            &[
                 "struct file *",
                 "unsigned int",
                 "struct sockaddr *",
                 "int *",
                 "int",
-            ])),
-            ..old()
-        };
+            ],
+        )]));
         let uring = &plan(&features, None)[1];
         assert_eq!(tiers(uring), [Tier::Trampoline, Tier::Kprobe]);
         for way in &uring.ways {
@@ -451,7 +741,7 @@ mod tests {
 
         // Never through `__sys_accept4_file`, which such a kernel has and io_uring does
         // not come through.
-        features.io_issue_sqe = None;
+        features.functions.remove("io_issue_sqe");
         let uring = &plan(&features, None)[1];
         assert!(uring.ways.is_empty(), "{uring:?}");
         assert!(uring.refused[0].1.contains("io_issue_sqe"), "{uring:?}");
@@ -459,41 +749,57 @@ mod tests {
 
     #[test]
     fn a_prototype_that_changed_is_refused_in_words() {
-        let features = Features {
-            sys_accept4: Some(strings(&["int", "struct accept_args *"])),
-            ..recent()
-        };
+        let mut features = recent();
+        features.functions.extend(prototypes(&[(
+            "__sys_accept4",
+            &["int", "struct accept_args *"],
+        )]));
         let plans = plan(&features, Some(Tier::Trampoline));
         assert!(plans[0].ways.is_empty());
         assert!(plans[0].refused[0].1.contains("struct accept_args *"));
     }
 
     #[test]
-    fn a_kernel_without_anything_gives_reasons_only() {
+    fn without_the_processors_counters_queues_are_polled() {
         let features = Features {
-            tracefs: Err("tracefs is not mounted".to_owned()),
-            ..Features::default_for_tests()
+            counters: Some(Err("kptr_restrict".to_owned())),
+            ..recent()
         };
-        for hook in plan(&features, None) {
-            assert!(hook.ways.is_empty());
-            assert_eq!(hook.refused.len(), 3);
-        }
+        let plans = plan(&features, None);
+        assert_eq!(tiers(&plans[2]), [Tier::Tracepoint]);
+        assert_eq!(plans[2].ways[0].attachments[0].target, Target::SockDiag);
+        assert!(plans[2].refused.iter().all(|(_, why)| why == "kptr_restrict"));
     }
 
-    impl Features {
-        fn default_for_tests() -> Self {
-            Self {
-                sys_accept4: None,
-                io_accept: None,
-                sys_accept4_file: None,
-                io_accept_has_slots: false,
-                io_issue_sqe: None,
-                do_accept: None,
-                io_uring_complete: None,
-                kprobes: false,
-                tracefs: Err(String::new()),
-                syscall_exits: Vec::new(),
-            }
+    #[test]
+    fn only_what_is_wanted_is_hooked() {
+        let names = |wanted: fn(Reason) -> bool| -> Vec<_> {
+            super::plan(&recent(), None, wanted)
+                .into_iter()
+                .map(|plan| plan.hook)
+                .collect()
+        };
+        assert_eq!(
+            names(|reason| reason == Reason::AcceptEmfile),
+            [HookName::Accept, HookName::IoUringAccept]
+        );
+        assert_eq!(
+            names(|reason| reason == Reason::QueueAbandoned),
+            [HookName::ListenClose]
+        );
+    }
+
+    #[test]
+    fn a_kernel_without_anything_gives_reasons_only() {
+        let features = Features {
+            tracefs: Some(Err("tracefs is not mounted".to_owned())),
+            ..Features::default()
+        };
+        for hook in plan(&features, None) {
+            // Sockets can always be asked for.
+            let polled = usize::from(hook.hook == HookName::ListenQueue);
+            assert_eq!(hook.ways.len(), polled);
+            assert_eq!(hook.refused.len(), 3 - polled);
         }
     }
 }

@@ -1,18 +1,22 @@
 //! A running capture: programs in place, counters to read, exemplars to drain.
 
-use std::{io, os::fd::AsFd, os::fd::BorrowedFd};
+use std::{io, os::fd::AsFd, os::fd::BorrowedFd, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
-use turnaway_common::{FailureCount, FailureKey, layout::KernelFilter, layout::lost};
+use turnaway_common::{
+    FailureCount, FailureKey, ListenerStats,
+    layout::{Counters, KernelFilter, Settings, lost},
+};
 
 use super::{
     attach::{Attached, Attacher, HookStatus},
     btf::Btf,
-    features, offsets, plan,
+    features, jiffies, offsets,
+    plan::{self, HookName, HookPlan, Target},
 };
 use crate::event::{Count, Failure, Tier};
 
@@ -30,6 +34,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Most distinct keys that can fail between two readings of the counters.
     pub counter_keys: u32,
+    /// From this long in the queue an accepted connection is slow.
+    pub slow: Duration,
 }
 
 impl Default for Options {
@@ -39,6 +45,7 @@ impl Default for Options {
             filter: KernelFilter::EVERYTHING,
             ring_bytes: 1 << 20,
             counter_keys: 16_384,
+            slow: Duration::from_millis(500),
         }
     }
 }
@@ -64,6 +71,8 @@ pub struct Session {
     generation: Array<MapData, u32>,
     current: u32,
     lost: PerCpuArray<MapData, u64>,
+    listeners: HashMap<MapData, u64, ListenerStats>,
+    final_drops: HashMap<MapData, u64, u64>,
     ring: Ring,
     unreadable: u64,
     missed: Option<u64>,
@@ -103,8 +112,17 @@ impl Session {
         let btf = Btf::open(super::BTF_DIR.as_ref(), offsets::MODULES)
             .context("turnaway needs the kernel's type information (CONFIG_DEBUG_INFO_BTF=y)")?;
         let features = features::detect(&btf);
-        let tracefs = features.tracefs.clone().ok();
-        let plans = plan::plan(&features, options.tier);
+        let tracefs = features.tracefs.clone().and_then(Result::ok);
+        let wanted = options.filter.reasons;
+        let plans = plan::plan(&features, options.tier, |reason| {
+            wanted & (1 << reason as u16) != 0
+        });
+        let counters = match &features.counters {
+            Some(Ok(counters)) => *counters,
+            _ => Counters::NONE,
+        };
+        let jiffy = jiffies::length();
+        let settings = settings(options, &plans, jiffy);
         let (offsets, absent) = offsets::offsets(&btf);
         log::debug!("not in this kernel's BTF: {absent:?}");
         let syscall_layout = offsets::syscall_layout(&btf);
@@ -117,6 +135,8 @@ impl Session {
             .override_global("OFFSETS", &offsets, true)
             .override_global("SYSCALL_LAYOUT", &syscall_layout, true)
             .override_global("FILTER", &options.filter, true)
+            .override_global("COUNTERS", &counters, true)
+            .override_global("SETTINGS", &settings, true)
             .override_global(aya_log::LEVEL, &log_level, true)
             .map_max_entries("EXEMPLARS", options.ring_bytes)
             .map_max_entries("FAILURES_0", options.counter_keys)
@@ -147,6 +167,8 @@ impl Session {
             generation: map("GENERATION")?.try_into()?,
             current: 0,
             lost: map("LOST")?.try_into()?,
+            listeners: map("LISTENERS")?.try_into()?,
+            final_drops: map("FINAL_DROPS")?.try_into()?,
             ring: Ring(map("EXEMPLARS")?.try_into()?),
             unreadable: 0,
             missed: None,
@@ -212,6 +234,28 @@ impl Session {
         Ok(counts)
     }
 
+    /// What went well at a listener, by its socket inode; `None` where nothing did.
+    #[must_use]
+    pub fn listener(&self, socket_inode: u64) -> Option<ListenerStats> {
+        self.listeners.get(&socket_inode, 0).ok()
+    }
+
+    /// What went well at every listener that is open, by socket inode.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<(u64, ListenerStats)> {
+        self.listeners.iter().filter_map(Result::ok).collect()
+    }
+
+    /// How many drops listeners had that were closed since the last call, by socket inode.
+    pub fn take_final_drops(&mut self) -> Vec<(u64, u64)> {
+        let drops: Vec<(u64, u64)> = self.final_drops.iter().filter_map(Result::ok).collect();
+        for (inode, _) in &drops {
+            // It is gone only if another took it out, and nobody else does.
+            let _ = self.final_drops.remove(inode);
+        }
+        drops
+    }
+
     /// Removes every hook. What was captured until now can still be read.
     pub fn detach(&mut self) -> Result<()> {
         if let Some(attached) = self.attached.take() {
@@ -240,6 +284,35 @@ impl Session {
     }
 }
 
+/// What the programs are told of the plan.
+fn settings(options: &Options, plans: &[HookPlan], jiffy: Option<Duration>) -> Settings {
+    let jiffy_ns = jiffy.map_or(0, |jiffy| jiffy.subsec_nanos());
+    let polled = plans.iter().any(|plan| {
+        plan.hook == HookName::ListenQueue
+            && plan.ways.iter().any(|way| {
+                way.attachments
+                    .iter()
+                    .any(|attachment| attachment.target == Target::SockDiag)
+            })
+    });
+    let traced = plans.iter().any(|plan| {
+        plan.hook == HookName::Accepted
+            && plan.ways.first().is_some_and(|way| way.tier == Tier::Tracepoint)
+    });
+    Settings {
+        jiffy_ns,
+        slow_jiffies: match jiffy_ns {
+            0 => u32::MAX,
+            length => {
+                let jiffies = options.slow.as_nanos().div_ceil(u128::from(length));
+                u32::try_from(jiffies).unwrap_or(u32::MAX)
+            }
+        },
+        uring_accepted: u32::from(traced),
+        final_drops: u32::from(polled),
+    }
+}
+
 /// Returns once every program that was running at the call has ended.
 ///
 /// Programs of these types run within an RCU read-side section, and this membarrier(2)
@@ -257,7 +330,7 @@ fn wait_for_programs() -> io::Result<()> {
         error.raw_os_error(),
         Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)
     ) {
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
         return Ok(());
     }
     Err(error)

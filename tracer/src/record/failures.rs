@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    attribute::Identity,
-    event::{Count, Key, Listener, Process, Tier},
+    attribute::Who,
+    event::{Count, Key, Listener, Tier},
 };
 
 /// Failures of one key.
@@ -15,32 +15,32 @@ use crate::{
 pub struct Failures<'a> {
     /// The key.
     pub key: &'a Key,
-    /// The process at the first of them.
-    pub process: &'a Process,
     /// The listener at the first of them.
     pub listener: &'a Listener,
-    /// Who the process is.
-    pub identity: &'a Identity,
+    /// Whose they are.
+    pub who: &'a Who,
     /// How many.
     pub count: u64,
     /// First of them, nanoseconds of `CLOCK_MONOTONIC`.
     pub first_ns: u64,
     /// Last of them, nanoseconds of `CLOCK_MONOTONIC`.
     pub last_ns: u64,
+    /// The longest that one of them waited, nanoseconds.
+    pub waited_max_ns: Option<u64>,
 }
 
 impl<'a> Failures<'a> {
     /// The growth of a counter.
     #[must_use]
-    pub fn of_count(count: &'a Count, identity: &'a Identity) -> Self {
+    pub fn of_count(count: &'a Count, who: &'a Who) -> Self {
         Self {
             key: &count.key,
-            process: &count.process,
             listener: &count.listener,
-            identity,
+            who,
             count: count.count,
             first_ns: count.first_ns,
             last_ns: count.last_ns,
+            waited_max_ns: count.waited_max_ns,
         }
     }
 }

@@ -1,10 +1,13 @@
 //! The fields that every record of a failure has.
 
+use std::net::SocketAddr;
+
 use serde::Serialize;
+use turnaway_common::Reason;
 
 use super::{Clock, clock::rfc3339};
 use crate::{
-    attribute::{Container, Identity, Runtime},
+    attribute::{Container, Holder, Party, Runtime, Who},
     errno,
     event::{Address, Key, Listener, Op, Process, Tier},
     text,
@@ -15,16 +18,22 @@ use crate::{
 pub struct KeyFields {
     /// Reason code.
     pub reason: &'static str,
-    /// Name of the errno.
-    pub errno: String,
+    /// Name of the errno, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errno: Option<String>,
     /// Name of the syscall; where there is none, or it is not known, there is `op`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syscall: Option<&'static str>,
-    /// `io_uring_accept`, or `accept` for a syscall whose name is not known.
+    /// `io_uring_accept`; `accept` for a syscall whose name is not known; `syn` or `ack` for
+    /// a packet that was dropped; `close` for a listener that was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub op: Option<&'static str>,
-    /// Whose accept failed.
-    pub process: ProcessFields,
+    /// Whose call failed, or who accepts on the listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessFields>,
+    /// Where nobody's call failed: every process that holds the listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holders: Option<Vec<HolderFields>>,
     /// On what.
     pub listener: ListenerFields,
     /// Descriptors and their limit.
@@ -32,6 +41,25 @@ pub struct KeyFields {
     pub fd: Option<FdFields>,
     /// What kind of hook saw it.
     pub tier: Tier,
+}
+
+/// A process that holds a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HolderFields {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comm: Option<String>,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PeerFields {
+    /// IP address.
+    pub address: String,
+    /// Port.
+    pub port: u16,
 }
 
 /// A process.
@@ -46,7 +74,8 @@ pub struct ProcessFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<String>,
     /// Failing thread.
-    pub tid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tid: Option<u32>,
     /// Name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comm: Option<String>,
@@ -60,7 +89,8 @@ pub struct ProcessFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
     /// Effective user id.
-    pub uid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// Parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentFields>,
@@ -181,33 +211,73 @@ impl KeyFields {
     #[must_use]
     pub fn new(
         key: &Key,
-        process: &Process,
         listener: &Listener,
-        identity: &Identity,
+        who: &Who,
         fd_used: Option<u64>,
         clock: &Clock,
     ) -> Self {
-        let (syscall, op) = match (key.op, process.syscall) {
-            (Op::IoUring, _) => (None, Some("io_uring_accept")),
+        let party = who.party.as_ref();
+        let (syscall, op) = match (key.op, party.and_then(|party| party.facts.syscall)) {
             (Op::Syscall, Some(name)) => (Some(name), None),
-            (Op::Syscall, None) => (None, Some("accept")),
+            _ => (None, operation(key)),
         };
+        let holders = who.holders.as_ref();
         Self {
             reason: key.reason.code(),
-            errno: errno::name(key.errno).into_owned(),
+            errno: key.errno.map(|errno| errno::name(errno).into_owned()),
             syscall,
             op,
-            process: ProcessFields::new(key, process, identity, clock),
+            process: party.map(|party| ProcessFields::new(party, clock)),
+            holders: holders
+                // What was not looked at may hold it too: no list is better than half of one.
+                .filter(|holders| holders.complete)
+                .map(|holders| holders.processes.iter().map(HolderFields::new).collect()),
             listener: ListenerFields::new(key.socket_inode, listener),
-            fd: FdFields::new(key.op, process, fd_used),
+            fd: party.and_then(|party| FdFields::new(key.op, &party.facts, fd_used)),
             tier: key.tier,
         }
     }
 }
 
+/// What was going on, where no system call says.
+fn operation(key: &Key) -> Option<&'static str> {
+    match (key.reason, key.op) {
+        (Reason::QueueSynOverflow | Reason::QueueSynFlood, _) => Some("syn"),
+        (Reason::QueueAckOverflow | Reason::QueueRstOverflow, _) => Some("ack"),
+        (Reason::QueueAbandoned | Reason::ListenerClosed, _) => Some("close"),
+        (_, Op::IoUring) => Some("io_uring_accept"),
+        (_, Op::Syscall) => Some("accept"),
+        (_, Op::Network) => None,
+    }
+}
+
+impl HolderFields {
+    fn new(holder: &Holder) -> Self {
+        Self {
+            pid: holder.pid,
+            comm: holder.comm.as_deref().and_then(some_text),
+        }
+    }
+}
+
+impl PeerFields {
+    /// The fields of an address.
+    #[must_use]
+    pub fn new(peer: SocketAddr) -> Self {
+        Self {
+            address: peer.ip().to_string(),
+            port: peer.port(),
+        }
+    }
+}
+
 impl ProcessFields {
-    fn new(key: &Key, process: &Process, identity: &Identity, clock: &Clock) -> Self {
-        let id = key.process;
+    fn new(party: &Party, clock: &Clock) -> Self {
+        let Party {
+            id,
+            facts: process,
+            identity,
+        } = party;
         Self {
             pid: id.pid,
             ns_pid: identity.ns_pid,

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Clock, Failures, Hook, KeyFields, Lost, Run, SCHEMA, clock::rfc3339};
-use crate::{attribute::Identity, event::Failure};
+use super::{Clock, Failures, Hook, KeyFields, Lost, PeerFields, Run, SCHEMA, clock::rfc3339};
+use crate::{attribute::Who, event::Failure};
 
 /// What every line begins with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,6 +34,10 @@ pub struct Event {
     monotonic_ns: u64,
     #[serde(flatten)]
     key: KeyFields,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<PeerFields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waited_ns: Option<u64>,
 }
 
 impl Event {
@@ -43,21 +47,16 @@ impl Event {
     pub fn new(
         host: &str,
         failure: &Failure,
-        identity: &Identity,
+        who: &Who,
         fd_used: Option<u64>,
         clock: &Clock,
     ) -> Self {
         Self {
             head: Head::new("event", clock.wall_of_monotonic(failure.monotonic_ns), host),
             monotonic_ns: failure.monotonic_ns,
-            key: KeyFields::new(
-                &failure.key,
-                &failure.process,
-                &failure.listener,
-                identity,
-                fd_used,
-                clock,
-            ),
+            key: KeyFields::new(&failure.key, &failure.listener, who, fd_used, clock),
+            peer: failure.peer.map(PeerFields::new),
+            waited_ns: failure.waited_ns,
         }
     }
 }
@@ -90,6 +89,8 @@ pub struct SummaryTotal {
     count: u64,
     first: String,
     last: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waited_max_ns: Option<u64>,
 }
 
 impl SummaryTotal {
@@ -97,9 +98,8 @@ impl SummaryTotal {
         Self {
             key: KeyFields::new(
                 failures.key,
-                failures.process,
                 failures.listener,
-                failures.identity,
+                failures.who,
                 // A number of descriptors belongs to a moment, not to a count.
                 None,
                 clock,
@@ -107,6 +107,7 @@ impl SummaryTotal {
             count: failures.count,
             first: rfc3339(clock.wall_of_monotonic(failures.first_ns)),
             last: rfc3339(clock.wall_of_monotonic(failures.last_ns)),
+            waited_max_ns: failures.waited_max_ns,
         }
     }
 }

@@ -11,8 +11,8 @@ mod lines;
 pub use clock::Clock;
 pub use failures::{Failures, Hook, HookState, Lost, Run};
 pub use key::{
-    ContainerFields, FdFields, KeyFields, ListenerFields, ParentFields, PodFields, ProcessFields,
-    family_name, protocol_name, unix_name,
+    ContainerFields, FdFields, HolderFields, KeyFields, ListenerFields, ParentFields, PeerFields,
+    PodFields, ProcessFields, family_name, protocol_name, unix_name,
 };
 pub use lines::{CountRecord, Event, Summary, SummaryTotal};
 

@@ -6,7 +6,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     name,
-    text::{Text, printable, unknown, who},
+    text::{Text, place, printable, unknown, who},
 };
 use crate::{
     errno,
@@ -51,9 +51,9 @@ fn headline(text: &Text, run: &Run<'_>) -> String {
     let count = counted.saturating_add(run.other);
     let duration = format!("{:.1} s", run.duration.as_secs_f64());
     match count {
-        0 => format!("No failed accept was counted in {duration}"),
-        1 => format!("1 failed accept in {duration}"),
-        _ => format!("{} failed accepts in {duration}", text.number(count)),
+        0 => format!("No failure was counted in {duration}"),
+        1 => format!("1 failure in {duration}"),
+        _ => format!("{} failures in {duration}", text.number(count)),
     }
 }
 
@@ -75,6 +75,7 @@ fn group<'a>(totals: &[Failures<'a>]) -> Vec<Failures<'a>> {
         group.count = group.count.saturating_add(total.count);
         group.first_ns = group.first_ns.min(total.first_ns);
         group.last_ns = group.last_ns.max(total.last_ns);
+        group.waited_max_ns = group.waited_max_ns.max(total.waited_max_ns);
     }
     groups.sort_by_key(|group| (Reverse(group.count), *group.key));
     groups
@@ -99,12 +100,15 @@ fn table(
             [
                 text.number(group.count),
                 group.key.reason.code().to_owned(),
-                errno::name(group.key.errno).into_owned(),
+                group
+                    .key
+                    .errno
+                    .map_or_else(unknown, |errno| errno::name(errno).into_owned()),
                 who(group),
                 name::listener(group.listener).unwrap_or_else(unknown),
                 time(group.first_ns),
                 time(group.last_ns),
-                name::place(group.identity).unwrap_or_else(unknown),
+                place(group.who),
             ]
         })
         .collect();

@@ -11,9 +11,9 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use super::{name, summary};
 use crate::{
     advice::Advice,
-    attribute::Identity,
+    attribute::{Party, Who},
     errno,
-    event::{Failure, Key, NofileLimit, Process},
+    event::{Failure, NofileLimit, Process},
     record::{Clock, Failures, Run},
     text,
 };
@@ -21,7 +21,7 @@ use crate::{
 /// The columns and their least widths; longer cells push the rest to the right.
 const COLUMNS: [(&str, usize); 8] = [
     ("TIME", 12),
-    ("REASON", 14),
+    ("REASON", 18),
     ("ERRNO", 8),
     ("PID", 7),
     ("COMM", 15),
@@ -101,31 +101,31 @@ impl Text {
     pub fn event(
         &self,
         failure: &Failure,
-        identity: &Identity,
+        who: &Who,
         fd_used: Option<u64>,
         clock: &Clock,
     ) -> String {
-        let Failure {
-            key,
-            process,
-            listener,
-            ..
-        } = failure;
+        let Failure { key, listener, .. } = failure;
+        let party = who.party.as_ref();
         let cells = [
             self.time(clock.wall_of_monotonic(failure.monotonic_ns)),
             key.reason.code().to_owned(),
-            errno::name(key.errno).into_owned(),
-            pid(key, identity),
-            comm(process),
+            key.errno
+                .map_or_else(unknown, |errno| errno::name(errno).into_owned()),
+            party.map_or_else(unknown, pid),
+            party.map_or_else(unknown, |party| comm(&party.facts)),
             name::listener(listener).unwrap_or_else(unknown),
             listener.queue.map_or_else(unknown, |queue| {
                 format!("{}/{}", queue.depth, queue.backlog)
             }),
-            descriptors(fd_used, process.nofile),
+            party.map_or_else(unknown, |party| descriptors(fd_used, party.facts.nofile)),
         ];
-        let mut place = name::place(identity).unwrap_or_else(unknown);
-        if identity.exited {
-            place.push_str(" (exited)");
+        let mut place = place(who);
+        if let Some(waited) = failure.waited_ns {
+            place.push_str(&format!(" waited {}", span(waited)));
+        }
+        if let Some(peer) = failure.peer {
+            place.push_str(&format!(" from {peer}"));
         }
         let style = |column| match column {
             0 => DIM,
@@ -167,6 +167,16 @@ impl Text {
             })
             .collect();
         lines.join("\n")
+    }
+
+    /// Whose failures they are, in a few words.
+    #[must_use]
+    pub fn whose(&self, failures: &Failures<'_>) -> String {
+        match &failures.who.party {
+            Some(party) => format!("process {}", party.id.pid),
+            None => name::listener(failures.listener)
+                .unwrap_or_else(|| "an unknown listener".to_owned()),
+        }
     }
 
     /// The whole run: totals, what was lost, and the hooks.
@@ -249,13 +259,57 @@ impl Text {
     }
 }
 
-/// `name[pid]`.
+/// `name[pid]`; where nobody's call failed and nobody is known to accept, who might.
 pub(super) fn who(failures: &Failures<'_>) -> String {
-    let pid = failures.key.process.pid;
-    if failures.process.comm.is_empty() {
-        format!("process {pid}")
-    } else {
-        format!("{}[{pid}]", comm(failures.process))
+    let who = failures.who;
+    if let Some(party) = &who.party {
+        let pid = party.id.pid;
+        return if party.facts.comm.is_empty() {
+            format!("process {pid}")
+        } else {
+            format!("{}[{pid}]", comm(&party.facts))
+        };
+    }
+    match &who.holders {
+        Some(_) if who.is_orphan() => "nobody".to_owned(),
+        Some(holders) if !holders.processes.is_empty() => {
+            let first = &holders.processes[0];
+            let name = first
+                .comm
+                .as_deref()
+                .map_or_else(unknown, text::terminal);
+            match holders.processes.len() {
+                1 => format!("{name}[{}]", first.pid),
+                more => format!("{name}[{}] and {} more", first.pid, more - 1),
+            }
+        }
+        _ => unknown(),
+    }
+}
+
+/// Where the process runs, and what else there is to say of it.
+pub(super) fn place(who: &Who) -> String {
+    let Some(party) = &who.party else {
+        return match &who.holders {
+            Some(_) if who.is_orphan() => "(nobody holds it any more)".to_owned(),
+            Some(holders) if holders.processes.len() > 1 => {
+                format!("(held by {} processes)", holders.processes.len())
+            }
+            _ => unknown(),
+        };
+    };
+    let mut place = name::place(&party.identity).unwrap_or_else(unknown);
+    if party.identity.exited {
+        place.push_str(" (exited)");
+    }
+    place
+}
+
+/// A time span to three digits or so.
+fn span(ns: u64) -> String {
+    match ns / 1_000_000 {
+        ms @ 0..10_000 => format!("{ms} ms"),
+        ms => format!("{:.1} s", ms as f64 / 1000.0),
     }
 }
 
@@ -280,9 +334,9 @@ fn comm(process: &Process) -> String {
     }
 }
 
-fn pid(key: &Key, identity: &Identity) -> String {
-    let pid = key.process.pid;
-    match identity.ns_pid {
+fn pid(party: &Party) -> String {
+    let pid = party.id.pid;
+    match party.identity.ns_pid {
         Some(inside) => format!("{pid}({inside})"),
         None => pid.to_string(),
     }

@@ -7,7 +7,6 @@ use std::{
     io::{self, Write as _},
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
-    rc::Rc,
     time::Duration,
 };
 
@@ -17,15 +16,16 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, MissedTickBehavior},
 };
+use turnaway_common::Reason;
 
 pub use output::Format;
 use output::{End, Output};
 
 use crate::{
-    advice::{Advice, Advised, System},
-    aggregate::Totals,
-    attribute::{Adopted, Attributor, Identity},
-    event::{AF_UNIX, Address, Count, Failure, Key, Listener, Process},
+    advice::{AboutListener, Advice, Advised, System, advise_listener},
+    aggregate::{Total, Totals},
+    attribute::{Adopted, Attributor, Who},
+    event::{AF_UNIX, Address, Count, Failure, Key, Listener, Process, ProcessId},
     filter::Filter,
     kernel::{
         attach::HookStatus,
@@ -140,6 +140,8 @@ struct Pipeline<'a> {
     stdout: Stdout,
     clock: Clock,
     system: System,
+    /// Who accepts, by socket inode of the listener.
+    acceptors: HashMap<u64, ProcessId>,
     lines: u64,
     /// Growth that there was no room for.
     unwritten: HashMap<Key, Growth>,
@@ -160,6 +162,7 @@ impl Growth {
     fn and(mut self, after: &Count, more: u64) -> Self {
         self.count.count += after.count;
         self.count.last_ns = after.last_ns;
+        self.count.waited_max_ns = self.count.waited_max_ns.max(after.waited_max_ns);
         self.more += more;
         self
     }
@@ -178,6 +181,7 @@ impl<'a> Run<'a> {
                 stdout: Stdout::start(),
                 clock: Clock::now(),
                 system: System::read(Path::new("/")),
+                acceptors: HashMap::new(),
                 lines: 0,
                 unwritten: HashMap::new(),
                 lost_lines: 0,
@@ -203,7 +207,7 @@ impl<'a> Run<'a> {
             }
         }
         said.push(format!(
-            "tracing failed accepts with {}; Ctrl-C stops\n",
+            "tracing with {}; Ctrl-C stops\n",
             targets.join(", ")
         ));
         // In one piece: the same terminal may show stdout.
@@ -254,27 +258,24 @@ impl Pipeline<'_> {
     }
 
     fn exemplar(&mut self, mut failure: Failure) {
-        let identity = self.identify(&mut failure.key, &mut failure.process);
-        if !self.wanted(&failure.key, &failure.process, &failure.listener, &identity) {
+        let who = self.who(&mut failure.key, &mut failure.process);
+        if !self.options.filter.wants(&failure.key, &failure.listener, &who)
+            || self.is_of_no_matter(&failure.key)
+        {
             return;
         }
         let show = !self.options.quiet && !self.done();
         let mut shown = false;
         if show {
-            let used = self.attributor.open_descriptors(failure.key.process);
+            let used = who
+                .party
+                .as_ref()
+                .and_then(|party| self.attributor.open_descriptors(party.id));
             let attributor = &self.attributor;
             let system = self.system;
-            let line = self
-                .output
-                .event(&failure, &identity, used, &self.clock, || {
-                    advise(
-                        attributor,
-                        system,
-                        &failure.key,
-                        &failure.process,
-                        &identity,
-                    )
-                });
+            let line = self.output.event(&failure, &who, used, &self.clock, || {
+                advise(attributor, system, &failure.key, &failure.listener, &who)
+            });
             shown = self.stdout.offer(line);
             if shown {
                 self.lines += 1;
@@ -286,9 +287,11 @@ impl Pipeline<'_> {
     }
 
     fn count(&mut self, mut count: Count, now: Instant) {
-        let identity = self.identify(&mut count.key, &mut count.process);
+        let who = self.who(&mut count.key, &mut count.process);
         self.name(&mut count.listener, &count.key);
-        if !self.wanted(&count.key, &count.process, &count.listener, &identity) {
+        if !self.options.filter.wants(&count.key, &count.listener, &who)
+            || self.is_of_no_matter(&count.key)
+        {
             return;
         }
         let more = self.totals.count(&count);
@@ -303,18 +306,23 @@ impl Pipeline<'_> {
                 since: now.checked_sub(READING).unwrap_or(now),
             },
         };
-        self.write_growth(growth, now);
+        self.write_growth(growth, &who, now);
+    }
+
+    /// The end of a listener is of interest only if it had failures.
+    fn is_of_no_matter(&self, key: &Key) -> bool {
+        key.reason == Reason::ListenerClosed
+            && !key
+                .socket_inode
+                .is_some_and(|inode| self.totals.has_failures_of(inode))
     }
 
     /// Writes what a counter grew by. What there is no room for is kept, and written with
     /// the next growth: no record is left out of the sum.
-    fn write_growth(&mut self, growth: Growth, now: Instant) {
+    fn write_growth(&mut self, growth: Growth, who: &Who, now: Instant) {
         let Growth { count, more, since } = &growth;
-        let identity = self.attributor.process(count.key.process, &count.process);
         let period = now.saturating_duration_since(*since);
-        let line = self
-            .output
-            .count(count, *more, period, &identity, &self.clock);
+        let line = self.output.count(count, *more, period, who, &self.clock);
         if let Some(line) = line
             && !self.stdout.offer(line)
         {
@@ -328,22 +336,35 @@ impl Pipeline<'_> {
 
     /// Tries again to write what there was no room for.
     fn write_rest(&mut self, now: Instant) {
-        for (_, growth) in std::mem::take(&mut self.unwritten) {
-            self.write_growth(growth, now);
+        for (_, mut growth) in std::mem::take(&mut self.unwritten) {
+            let who = self.who(&mut growth.count.key, &mut growth.count.process);
+            self.write_growth(growth, &who, now);
         }
     }
 
-    /// Who a failure belongs to. One that a kernel worker met is given to the program
-    /// that it worked for, where that can be found.
-    fn identify(&mut self, key: &mut Key, process: &mut Process) -> Rc<Identity> {
-        if process.kernel_worker
+    /// Whose a failure is. One that a kernel worker met is given to the program that it
+    /// worked for, where that can be found; one that was nobody's call is its listener's.
+    fn who(&mut self, key: &mut Key, process: &mut Option<Process>) -> Who {
+        let (Some(id), Some(facts)) = (key.process, process.as_mut()) else {
+            return match key.socket_inode {
+                Some(inode) => {
+                    let acceptor = self.acceptors.get(&inode).copied();
+                    self.attributor.of_listener(inode, acceptor)
+                }
+                None => Who::default(),
+            };
+        };
+        let mut id = id;
+        if facts.kernel_worker
             && let Some(inode) = key.socket_inode
-            && let Some(Adopted { id, facts }) = self.attributor.adopt(inode, process)
+            && let Some(Adopted { id: found, facts: of }) = self.attributor.adopt(inode, facts)
         {
-            key.process = id;
-            *process = facts;
+            id = found;
+            key.process = Some(found);
+            *facts = of;
         }
-        self.attributor.process(key.process, process)
+        let identity = self.attributor.process(id, facts);
+        Who::process(id, facts.clone(), identity)
     }
 
     /// Counts come without the names of AF_UNIX listeners: an exemplar has them, or procfs
@@ -353,25 +374,22 @@ impl Pipeline<'_> {
             && let Some(inode) = key.socket_inode
         {
             listener.address = self.totals.path(inode).cloned().or_else(|| {
-                let path = self.attributor.unix_path(key.process, inode)?;
+                let path = self.attributor.unix_path(key.process?, inode)?;
                 Some(Address::Unix(path))
             });
         }
     }
 
-    fn wanted(&self, key: &Key, process: &Process, listener: &Listener, who: &Identity) -> bool {
-        self.options
-            .filter
-            .wants(key, &process.comm, listener, who.cgroup.as_deref())
-    }
-
     fn summary(&mut self, losses: Losses, hooks: &[HookStatus]) -> String {
-        let attributor = &mut self.attributor;
-        let totals = self
+        let totals: Vec<(Key, Total)> = self
             .totals
             .sorted()
             .into_iter()
-            .map(|(key, total)| (key, total, attributor.process(key.process, &total.process)))
+            .map(|(key, total)| (*key, total.clone()))
+            .collect();
+        let totals = totals
+            .iter()
+            .map(|(key, total)| (key, total, self.who(&mut { *key }, &mut total.process.clone())))
             .collect();
         let end = End {
             totals,
@@ -382,10 +400,9 @@ impl Pipeline<'_> {
         };
         let attributor = &self.attributor;
         let system = self.system;
-        self.output
-            .summary(&end, &self.clock, |key, total, identity| {
-                advise(attributor, system, key, &total.process, identity)
-            })
+        self.output.summary(&end, &self.clock, |key, total, who| {
+            advise(attributor, system, key, &total.listener, who)
+        })
     }
 
     fn must(&mut self, text: String) {
@@ -399,19 +416,29 @@ fn advise(
     attributor: &Attributor,
     system: System,
     key: &Key,
-    process: &Process,
-    identity: &Identity,
+    listener: &Listener,
+    who: &Who,
 ) -> Advice {
-    crate::advice::advise(
+    let party = who.party.as_ref();
+    if let (Some(party), Some(errno)) = (party, key.errno) {
+        return crate::advice::advise(
+            key.reason,
+            &Advised {
+                pid: party.id.pid,
+                identity: &party.identity,
+                errno,
+                op: key.op,
+                nofile: party.facts.nofile,
+                limits: attributor.nofile_limits(party.id),
+                system,
+            },
+        );
+    }
+    advise_listener(
         key.reason,
-        &Advised {
-            pid: key.process.pid,
-            identity,
-            errno: key.errno,
-            op: key.op,
-            nofile: process.nofile,
-            limits: attributor.nofile_limits(key.process),
-            system,
+        &AboutListener {
+            listener,
+            pid: party.map(|party| party.id.pid),
         },
     )
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::HashSet,
     fmt::Write as _,
-    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -13,7 +12,7 @@ use serde::Serialize;
 use crate::{
     advice::Advice,
     aggregate::Total,
-    attribute::Identity,
+    attribute::Who,
     event::{Count, Failure, Key, ProcessId},
     kernel::{attach::HookStatus, session::Losses, words},
     record::{Clock, CountRecord, Event, Failures, Hook, HookState, Lost, Run, Summary},
@@ -48,13 +47,22 @@ pub(super) struct Output {
     text: Option<Text>,
     host: String,
     started: Instant,
-    advised: HashSet<(ProcessId, turnaway_common::Reason)>,
+    advised: HashSet<About>,
+}
+
+/// What advice is given once for: a process or, where there is none, a listener; and a
+/// reason.
+type About = (Option<ProcessId>, Option<u64>, turnaway_common::Reason);
+
+fn about(key: &Key) -> About {
+    let listener = key.socket_inode.filter(|_| key.process.is_none());
+    (key.process, listener, key.reason)
 }
 
 /// What a run came to, before it is rendered.
 pub(super) struct End<'a> {
     /// Exact totals, most failures first, and whose they are.
-    pub(super) totals: Vec<(&'a Key, &'a Total, Rc<Identity>)>,
+    pub(super) totals: Vec<(&'a Key, &'a Total, Who)>,
     /// Failures of keys that were too many to tell apart.
     pub(super) other: u64,
     /// What the kernel side could not keep.
@@ -97,20 +105,16 @@ impl Output {
     pub(super) fn event(
         &mut self,
         failure: &Failure,
-        identity: &Identity,
+        who: &Who,
         fd_used: Option<u64>,
         clock: &Clock,
         advise: impl FnOnce() -> Advice,
     ) -> String {
         let Some(text) = &self.text else {
-            return json(&Event::new(&self.host, failure, identity, fd_used, clock));
+            return json(&Event::new(&self.host, failure, who, fd_used, clock));
         };
-        let mut lines = text.event(failure, identity, fd_used, clock);
-        if self.advised.len() < ADVISED
-            && self
-                .advised
-                .insert((failure.key.process, failure.key.reason))
-        {
+        let mut lines = text.event(failure, who, fd_used, clock);
+        if self.advised.len() < ADVISED && self.advised.insert(about(&failure.key)) {
             let advice = text.advice(&advise());
             if !advice.is_empty() {
                 lines.push('\n');
@@ -127,10 +131,10 @@ impl Output {
         count: &Count,
         more: u64,
         period: Duration,
-        identity: &Identity,
+        who: &Who,
         clock: &Clock,
     ) -> Option<String> {
-        let failures = Failures::of_count(count, identity);
+        let failures = Failures::of_count(count, who);
         match &self.text {
             Some(text) => (more > 0).then(|| text.more(&failures, more, period)),
             None => Some(json(&CountRecord::new(
@@ -149,19 +153,19 @@ impl Output {
         &self,
         end: &End<'_>,
         clock: &Clock,
-        mut advise: impl FnMut(&Key, &Total, &Identity) -> Advice,
+        mut advise: impl FnMut(&Key, &Total, &Who) -> Advice,
     ) -> String {
         let totals: Vec<Failures<'_>> = end
             .totals
             .iter()
-            .map(|(key, total, identity)| Failures {
+            .map(|(key, total, who)| Failures {
                 key,
-                process: &total.process,
                 listener: &total.listener,
-                identity,
+                who,
                 count: total.count,
                 first_ns: total.first_ns,
                 last_ns: total.last_ns,
+                waited_max_ns: total.waited_max_ns,
             })
             .collect();
         let mut hooks: Vec<Hook> = end.hooks.iter().map(hook).collect();
@@ -189,19 +193,19 @@ impl Output {
         };
         let mut lines = text.summary(&run, clock);
         let mut advised = HashSet::new();
-        for (key, total, identity) in &end.totals {
-            let about = (key.process, key.reason);
+        for (failures, (key, total, who)) in totals.iter().zip(&end.totals) {
+            let about = about(key);
             if self.advised.contains(&about) || !advised.insert(about) {
                 continue;
             }
             if advised.len() > ADVISED_AT_END {
                 break;
             }
-            let advice = text.advice(&advise(key, total, identity));
+            let advice = text.advice(&advise(key, total, who));
             if !advice.is_empty() {
-                let (reason, pid) = (key.reason.code(), key.process.pid);
+                let (reason, whose) = (key.reason.code(), text.whose(failures));
                 // Writing to a string cannot fail.
-                let _ = write!(lines, "\nFor {reason} of process {pid}:\n{advice}");
+                let _ = write!(lines, "\nFor {reason} of {whose}:\n{advice}");
             }
         }
         lines
