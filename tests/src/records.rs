@@ -55,10 +55,18 @@ struct Head {
 #[expect(missing_docs, reason = "docs/records.md")]
 pub struct Key {
     pub reason: String,
+    /// Empty where there is none.
+    #[serde(default)]
     pub errno: String,
     pub syscall: Option<String>,
     pub op: Option<String>,
+    /// Of pid 0 where there is none.
+    #[serde(default)]
     pub process: Process,
+    pub holders: Option<Vec<Holder>>,
+    pub peer: Option<Peer>,
+    pub waited_ns: Option<u64>,
+    pub waited_max_ns: Option<u64>,
     #[serde(default)]
     pub listener: Listener,
     #[serde(default)]
@@ -87,16 +95,30 @@ pub struct Process {
     pub pid: u32,
     pub ns_pid: Option<u32>,
     pub start_time: Option<jiff::Timestamp>,
-    pub tid: u32,
+    pub tid: Option<u32>,
     pub comm: Option<String>,
     pub thread: Option<String>,
     pub exe: Option<String>,
-    pub uid: u32,
+    pub uid: Option<u32>,
     pub parent: Option<Parent>,
     pub cgroup: Option<String>,
     pub cgroup_id: Option<u64>,
     pub unit: Option<String>,
     pub container: Option<Container>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[expect(missing_docs, reason = "docs/records.md")]
+pub struct Holder {
+    pub pid: u32,
+    pub comm: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[expect(missing_docs, reason = "docs/records.md")]
+pub struct Peer {
+    pub address: String,
+    pub port: u16,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

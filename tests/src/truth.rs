@@ -24,18 +24,28 @@ pub struct Tally {
 }
 
 /// Failures that are counted together.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Failures {
     /// Whose.
     pub process: Process,
     /// On what.
     pub listener: Listener,
-    /// Name of the errno.
+    /// Name of the errno; empty where there is none.
     pub errno: String,
-    /// How accept was asked for.
-    pub call: Call,
+    /// The reason, where the errno does not tell it.
+    pub reason: Option<String>,
+    /// The system call or operation.
+    pub call: String,
     /// How many.
     pub count: u64,
+    /// How many of them are shown one by one, where that is not as many as may be.
+    pub shown: Option<u64>,
+    /// Addresses and ports of the clients; empty is not to be compared.
+    pub peers: Vec<String>,
+    /// Bounds of the time waited, nanoseconds.
+    pub waited: Option<(u64, u64)>,
+    /// Everybody who holds the listener, where it was nobody's call that failed.
+    pub holders: Option<Vec<u32>>,
     /// The soft limit that decided.
     pub limit: Option<u64>,
     /// Whether that is io_uring's copy.
@@ -55,12 +65,29 @@ impl Failures {
             process,
             listener,
             errno: errno.name().to_owned(),
-            call,
+            call: call.name().to_owned(),
             count,
-            limit: None,
-            limit_copied: None,
-            used: None,
-            takes: false,
+            ..Self::default()
+        }
+    }
+
+    /// What befell a listener, `count` times.
+    #[must_use]
+    pub fn of_listener(reason: &str, process: Process, listener: Listener, count: u64) -> Self {
+        let call = match reason {
+            "queue.syn_overflow" | "queue.syn_flood" => "syn",
+            "queue.ack_overflow" | "queue.rst_overflow" => "ack",
+            "queue.abandoned" | "listener.closed" => "close",
+            "queue.slow" => "accept",
+            _ => "",
+        };
+        Self {
+            process,
+            listener,
+            reason: Some(reason.to_owned()),
+            call: call.to_owned(),
+            count,
+            ..Self::default()
         }
     }
 
@@ -80,7 +107,10 @@ impl Failures {
 
     /// The reason code, as the vocabulary of the design has it.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &str {
+        if let Some(reason) = &self.reason {
+            return reason;
+        }
         match self.errno.as_str() {
             "EMFILE" => "accept.emfile",
             "ENFILE" => "accept.enfile",
@@ -150,6 +180,15 @@ impl Process {
             cgroup_id: own_cgroup_id(),
             ..Self::default()
         })
+    }
+
+    /// The same as somebody who is found through a socket: nothing is known of a thread.
+    #[must_use]
+    pub fn as_holder(mut self) -> Self {
+        self.tid = None;
+        self.thread = None;
+        self.cgroup_id = None;
+        self
     }
 
     /// The same, of which nothing that only /proc tells is known: it will be gone.
@@ -243,6 +282,13 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// What is true of it, whoever may wait and however many may.
+    #[must_use]
+    pub fn of_any_queue(mut self) -> Self {
+        self.queue = None;
+        self
+    }
+
     /// A descriptor that is no socket, or not even open.
     #[must_use]
     pub fn no_socket(fd: RawFd) -> Self {

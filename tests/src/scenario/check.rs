@@ -20,6 +20,8 @@ pub struct Scope<'a> {
     pub tier: &'a str,
     /// Whether nothing else was traced.
     pub alone: bool,
+    /// How the reasons begin that it is about; others may come beside it.
+    pub about: &'a [&'a str],
     /// When the failures happened, in nanoseconds of the wall clock.
     pub between: (i128, i128),
 }
@@ -29,7 +31,10 @@ pub struct Scope<'a> {
 pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let mut events_of = vec![0_u32; tally.failures.len()];
-    let ours = |key: &&Key| scope.alone || tally.pids.contains(&key.process.pid);
+    let ours = |key: &&Key| {
+        (scope.alone || tally.pids.contains(&key.process.pid))
+            && scope.about.iter().any(|about| key.reason.starts_with(about))
+    };
     for (kind, keys) in [
         ("total", &records.summary.totals),
         ("count", &records.counts),
@@ -77,7 +82,11 @@ pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<S
             ));
         }
         let shown = of_truth(&records.events).len() as u64;
-        if shown < truth.count.min(SHOWN_AT_LEAST) || shown > truth.count {
+        let wrong = match truth.shown {
+            Some(exactly) => shown != exactly,
+            None => shown < truth.count.min(SHOWN_AT_LEAST) || shown > truth.count,
+        };
+        if wrong {
             found.push(format!("{what}: {} failures, {shown} events", truth.count));
         }
     }
@@ -95,9 +104,10 @@ pub fn losses(records: &Records) -> Option<String> {
 
 fn name(truth: &Failures) -> String {
     format!(
-        "{} by {} of pid {} on {:?}",
+        "{} {} by {} of pid {} on {:?}",
+        truth.reason(),
         truth.errno,
-        truth.call.name(),
+        truth.call,
         truth.process.pid,
         truth.listener.inode
     )
@@ -108,7 +118,7 @@ fn is_of(truth: &Failures, key: &Key) -> bool {
     truth.process.pid == key.process.pid
         && truth.errno == key.errno
         && truth.reason() == key.reason
-        && truth.call.name() == key.call()
+        && truth.call == key.call()
         && truth.listener.inode == key.listener.inode
 }
 
@@ -118,7 +128,35 @@ fn fields(found: &mut Vec<String>, kind: &str, truth: &Failures, key: &Key, scop
         found,
         what: format!("{kind} of {}", name(truth)),
     };
-    compare.same("tier", &scope.tier, &key.tier.as_str());
+    // Without a hook, queues are asked for.
+    let tier = if scope.tier == "tracepoint" && truth.holders.is_some() {
+        "poll"
+    } else {
+        scope.tier
+    };
+    compare.same("tier", &tier, &key.tier.as_str());
+    if let Some(holders) = &truth.holders {
+        let got = key.holders.iter().flatten();
+        let got: Vec<u32> = got.map(|holder| holder.pid).collect();
+        compare.same("holders", holders, &got);
+    }
+    let peer = key.peer.as_ref();
+    let peer = peer.map(|peer| format!("{} {}", peer.address, peer.port));
+    if kind == "event" && !truth.peers.is_empty() {
+        compare.holds(
+            "peer",
+            peer.as_ref().is_some_and(|peer| truth.peers.contains(peer)),
+            &(&peer, &truth.peers),
+        );
+    }
+    if let Some((least, most)) = truth.waited {
+        let got = key.waited_ns.or(key.waited_max_ns);
+        compare.holds(
+            "waited",
+            got.is_some_and(|got| (least..=most).contains(&got)),
+            &(got, least, most),
+        );
+    }
     process(&mut compare, &truth.process, key);
     listener(&mut compare, &truth.listener, key);
     compare.known("fd.limit", truth.limit.as_ref(), key.fd.limit.as_ref());
@@ -148,7 +186,7 @@ fn fields(found: &mut Vec<String>, kind: &str, truth: &Failures, key: &Key, scop
 fn process(compare: &mut Compare<'_>, truth: &Process, key: &Key) {
     let got = &key.process;
     compare.same("ns_pid", &truth.ns_pid, &got.ns_pid);
-    compare.known("tid", truth.tid.as_ref(), Some(&got.tid));
+    compare.known("tid", truth.tid.as_ref(), got.tid.as_ref());
     compare.known("comm", Some(&truth.comm), got.comm.as_ref());
     compare.holds(
         "thread only where it differs",
@@ -157,7 +195,7 @@ fn process(compare: &mut Compare<'_>, truth: &Process, key: &Key) {
     );
     let thread = got.thread.as_ref().or(got.comm.as_ref());
     compare.known("thread", truth.thread.as_ref(), thread);
-    compare.same("uid", &truth.uid, &got.uid);
+    compare.same("uid", &Some(truth.uid), &got.uid);
     compare.known(
         "parent",
         truth.parent.as_ref(),
@@ -239,6 +277,7 @@ mod tests {
         Scope {
             tier: "kprobe",
             alone: true,
+            about: &["accept."],
             between: (0, i128::MAX / 2),
         }
     }

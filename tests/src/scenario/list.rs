@@ -14,6 +14,7 @@ const fn scenario(name: &'static str, run: Workload) -> Scenario {
         needs: env::nothing,
         one_process: true,
         hook: "accept",
+        about: &["accept."],
         blind: &[],
     }
 }

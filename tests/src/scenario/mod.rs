@@ -28,6 +28,8 @@ pub struct Scenario {
     pub one_process: bool,
     /// The hook that sees it.
     pub hook: &'static str,
+    /// How the reasons begin that it is about.
+    pub about: &'static [&'static str],
     /// Tiers that do not see it at all, which docs/limitations.md says.
     pub blind: &'static [&'static str],
 }

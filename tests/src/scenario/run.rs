@@ -212,7 +212,7 @@ pub fn together(
         .summary
         .totals
         .iter()
-        .filter(|total| !known.contains(&total.process.pid))
+        .filter(|total| total.process.pid != 0 && !known.contains(&total.process.pid))
         .collect();
     // Other programs of the machine are theirs only in a guest.
     ensure!(
@@ -266,6 +266,7 @@ fn judge(
     let scope = Scope {
         tier,
         alone,
+        about: scenario.about,
         between: acted.between,
     };
     let differences = check::differences(truth, records, &scope);

@@ -258,10 +258,11 @@ impl Pipeline<'_> {
     }
 
     fn exemplar(&mut self, mut failure: Failure) {
+        if self.is_of_no_matter(&failure.key) {
+            return;
+        }
         let who = self.who(&mut failure.key, &mut failure.process);
-        if !self.options.filter.wants(&failure.key, &failure.listener, &who)
-            || self.is_of_no_matter(&failure.key)
-        {
+        if !self.options.filter.wants(&failure.key, &failure.listener, &who) {
             return;
         }
         let show = !self.options.quiet && !self.done();
@@ -287,11 +288,12 @@ impl Pipeline<'_> {
     }
 
     fn count(&mut self, mut count: Count, now: Instant) {
+        if self.is_of_no_matter(&count.key) {
+            return;
+        }
         let who = self.who(&mut count.key, &mut count.process);
         self.name(&mut count.listener, &count.key);
-        if !self.options.filter.wants(&count.key, &count.listener, &who)
-            || self.is_of_no_matter(&count.key)
-        {
+        if !self.options.filter.wants(&count.key, &count.listener, &who) {
             return;
         }
         let more = self.totals.count(&count);
