@@ -272,15 +272,17 @@ fn take<T>(mut rest: &[u8], read: Read<T>, items: &mut Vec<T>) -> Result<Datagra
                     datagram.last = true;
                 }
                 NLMSG_ERROR => {
-                    check(ErrorBuffer::new_checked(payload)?.code().map_or(0, i32::from))?;
+                    check(
+                        ErrorBuffer::new_checked(payload)?
+                            .code()
+                            .map_or(0, i32::from),
+                    )?;
                 }
                 other => bail!("an answer of unknown type {other}"),
             }
         }
         // Messages start at multiples of four; the last may end before its padding.
-        rest = rest
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(datagram)
 }

@@ -102,12 +102,7 @@ fn names() {
     ] {
         assert_eq!(unix_name(name), kept);
     }
-    let payload = [
-        unix(),
-        attribute(0, b"\0x"),
-        attribute(4, &words(&[2, 1])),
-    ]
-    .concat();
+    let payload = [unix(), attribute(0, b"\0x"), attribute(4, &words(&[2, 1]))].concat();
     let listener = unix_listener(&payload).expect("read").expect("listens");
     assert_eq!(listener.address, Some(Address::Unix(b"\0x".to_vec())));
     assert_eq!((listener.depth, listener.limit), (2, 1));
@@ -150,7 +145,10 @@ fn a_malformed_answer_is_an_error() {
     ]
     .concat();
     let done = message(NLMSG_DONE, 0, &[0; 4]);
-    for (payload, read) in [(inet, inet_listener as super::Read<_>), (unix, unix_listener)] {
+    for (payload, read) in [
+        (inet, inet_listener as super::Read<_>),
+        (unix, unix_listener),
+    ] {
         let whole = [message(SOCK_DIAG_BY_FAMILY, 0, &payload), done.clone()].concat();
         take(&whole, read, &mut Vec::new()).expect("well-formed");
         let first = whole.len() - done.len();
