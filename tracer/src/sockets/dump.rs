@@ -324,11 +324,7 @@ fn inet_listener(payload: &[u8]) -> Result<Option<Listener>> {
 }
 
 /// `SOCK_STREAM`, in the width that sockets report it in.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "it is 1, on MIPS 2"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "it is 1, on MIPS 2")]
 const STREAM: u16 = libc::SOCK_STREAM as u16;
 
 fn inet_waiting(payload: &[u8]) -> Result<Option<Waiting>> {
@@ -410,7 +406,7 @@ fn word(value: &[u8], index: usize) -> Option<u32> {
 }
 
 /// Sent as two words, the lower one first.
-fn cookie([a, b, c, d, e, f, g, h]: [u8; 8]) -> u64 {
-    let [low, high] = [[a, b, c, d], [e, f, g, h]].map(u32::from_ne_bytes);
-    u64::from(high) << 32 | u64::from(low)
+fn cookie(raw: [u8; 8]) -> u64 {
+    let half = |index| word(&raw, index).map_or(0, u64::from);
+    half(1) << 32 | half(0)
 }

@@ -556,7 +556,7 @@ fn the_cost_of_a_poll() {
         for _ in 0..4 {
             let before = cpu();
             let poll = poller.poll();
-            let cpu = cpu() - before;
+            let cpu = cpu().saturating_sub(before);
             let listeners: usize = poll.namespaces.iter().map(|it| it.listeners.len()).sum();
             println!(
                 "{listeners} listeners in {} namespaces: CPU {cpu:?}, wall {:?}",

@@ -72,7 +72,7 @@ fn new_processes_are_seen_at_once_and_moved_ones_later() {
     // Moved: believed for a while. Gone: noticed at once.
     process(root, 7, "net:[200]");
     fs::remove_dir_all(root.join("proc/8")).expect("removed");
-    known.refresh(start + BELIEVED - Duration::from_millis(1));
+    known.refresh(start + BELIEVED.mul_f32(0.99));
     assert_eq!(pids(&known, 100), [7]);
     known.refresh(start + BELIEVED);
     assert_eq!(pids(&known, 100), [0; 0]);
