@@ -2,7 +2,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{BELIEVED, Doors, Known, inode_in, parse_mounts};
