@@ -16,5 +16,6 @@ pub mod filter;
 pub mod kernel;
 pub mod record;
 pub mod sink;
+pub mod sockets;
 pub mod text;
 pub mod trace;

@@ -7,7 +7,7 @@
 mod cache;
 pub mod cgroup;
 pub mod container;
-mod kernfs;
+pub(crate) mod kernfs;
 pub mod owners;
 mod process;
 mod task;

@@ -1,0 +1,193 @@
+//! Which sockets listen on this host, in every network namespace, and how full their
+//! queues are.
+//!
+//! Everything is asked of the kernel through sock_diag(7), which answers for the network
+//! namespace of the thread that asks: [`Poller`] goes into each of them and comes back.
+
+mod counters;
+mod dump;
+mod netns;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+pub use counters::TcpExt;
+
+use crate::event::Address;
+use netns::{Home, Known};
+
+/// Looks at the listening sockets of every network namespace.
+///
+/// To be used from one thread that has nothing else to do: it enters other network
+/// namespaces with setns(2) and is back in its own whenever a method returns. Between
+/// calls it keeps no namespace open, which would keep a dead container's alive.
+#[derive(Debug)]
+pub struct Poller {
+    known: Known,
+    /// Room for one datagram of the kernel.
+    buffer: Vec<u8>,
+}
+
+/// One look at everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Poll {
+    /// The namespaces that were looked at: the poller's own, then by inode number.
+    pub namespaces: Vec<Namespace>,
+    /// Why a namespace that exists could not be entered, in words; one each.
+    pub unreachable: Vec<String>,
+    /// Wall time that it took.
+    pub took: Duration,
+}
+
+/// A network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its inode number, as in `/proc/PID/ns/net`.
+    pub inode: u32,
+    /// Its counters, read after its listeners: never behind the listeners' `drops`. `None`
+    /// where the kernel does not tell.
+    pub counters: Option<TcpExt>,
+    /// Its listening TCP and AF_UNIX sockets, each once.
+    pub listeners: Vec<Listener>,
+    /// There are no other listeners.
+    pub complete: bool,
+    /// Why not, in words, where it is not complete.
+    pub problem: Option<String>,
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Socket inode number.
+    pub inode: u64,
+    /// Socket cookie, `SO_COOKIE`: unlike the inode number, never used again.
+    pub cookie: u64,
+    /// `AF_INET`, `AF_INET6` or `AF_UNIX`.
+    pub family: u16,
+    /// `SOCK_*`.
+    pub socket_type: u16,
+    /// `IPPROTO_TCP`, also for the TCP side of an MPTCP listener; 0 for AF_UNIX.
+    pub protocol: u16,
+    /// Where it is bound.
+    pub address: Option<Address>,
+    /// Connections waiting to be accepted. The kernel lets in one more than `limit`.
+    pub depth: u32,
+    /// The most that may wait (effective backlog).
+    pub limit: u32,
+    /// Packets that the kernel dropped for this socket since it exists (`sk_drops`), modulo
+    /// 2^32: a client that tries again is counted again. `None` for AF_UNIX and where the
+    /// kernel does not tell.
+    pub drops: Option<u64>,
+}
+
+/// A TCP connection that waits to be accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Socket cookie, `SO_COOKIE`.
+    pub cookie: u64,
+    /// The client. An IPv4 client of an IPv6 listener is IPv4 here.
+    pub peer: SocketAddr,
+    /// What the client connected to, in the same way.
+    pub local: SocketAddr,
+    /// Since the handshake ended, to a tick of the kernel's clock (1 to 10 ms).
+    ///
+    /// Source: `tcp_info.tcpi_last_data_sent`, which starts with the socket; on a connection
+    /// that was never accepted nothing was sent.
+    pub waited: Duration,
+    /// The client has closed its side already; accept will return the connection all the
+    /// same.
+    pub closed_by_peer: bool,
+}
+
+impl Poller {
+    /// A poller that finds namespaces through `/proc` under `root`, which is normally `/`.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self {
+            known: Known::new(root),
+            buffer: Vec::with_capacity(dump::DATAGRAM),
+        }
+    }
+
+    /// Looks at every network namespace that has a process or a mount.
+    ///
+    /// A process that moves to another namespace later than it was first seen is followed
+    /// within five seconds. Namespaces of processes that are hidden (hidepid, a pid
+    /// namespace) are not found; that is no error.
+    pub fn poll(&mut self) -> Poll {
+        let started = Instant::now();
+        let mut poll = Poll::default();
+        match Home::open() {
+            Ok(mut home) => {
+                self.look_everywhere(&mut home, &mut poll);
+                if let Err(error) = home.leave() {
+                    poll.unreachable
+                        .push(format!("net:[{}]: cannot return: {error}", home.inode));
+                }
+            }
+            Err(error) => poll
+                .unreachable
+                .push(format!("this thread's own network namespace: {error}")),
+        }
+        poll.took = started.elapsed();
+        poll
+    }
+
+    fn look_everywhere(&mut self, home: &mut Home, poll: &mut Poll) {
+        poll.namespaces.push(look(home.inode, &mut self.buffer));
+        self.known.refresh(Instant::now());
+        for (inode, doors) in self.known.doors() {
+            if inode == home.inode {
+                continue;
+            }
+            let entered = match self.known.open(inode, &doors) {
+                Ok(Some(namespace)) => home.enter(&namespace).map_err(|error| error.to_string()),
+                // It ended meanwhile.
+                Ok(None) => continue,
+                Err(reason) => Err(reason),
+            };
+            match entered {
+                Ok(()) => poll.namespaces.push(look(inode, &mut self.buffer)),
+                Err(reason) => poll.unreachable.push(format!("net:[{inode}]: {reason}")),
+            }
+        }
+    }
+
+    /// The connections that wait to be accepted on a TCP port of the namespace with this
+    /// inode number, the oldest first: sockets with an established connection and no inode
+    /// yet, whichever of the port's listeners they wait for.
+    ///
+    /// `None` where the namespace cannot be entered or the kernel's answer is not complete.
+    pub fn waiting(&mut self, netns: u32, port: u16) -> Option<Vec<Waiting>> {
+        let mut home = Home::open().ok()?;
+        if netns != home.inode {
+            self.known.refresh(Instant::now());
+            let doors = self.known.doors().remove(&netns)?;
+            let namespace = self.known.open(netns, &doors).ok()??;
+            home.enter(&namespace).ok()?;
+        }
+        let found = dump::waiting(port, &mut self.buffer);
+        home.leave().ok()?;
+        found.problem.is_none().then_some(found.items)
+    }
+}
+
+/// Looks at the namespace this thread is in.
+fn look(inode: u32, buffer: &mut Vec<u8>) -> Namespace {
+    let listeners = dump::listeners(buffer);
+    // After the listeners: what is dropped in between is in the counters only.
+    let counters = counters::read();
+    Namespace {
+        inode,
+        counters,
+        listeners: listeners.items,
+        complete: listeners.problem.is_none(),
+        problem: listeners.problem,
+    }
+}
