@@ -58,14 +58,14 @@ fn end(address: SocketAddr) -> String {
         SocketAddr::V4(address) => address.ip().octets().to_vec(),
         SocketAddr::V6(address) => address.ip().octets().to_vec(),
     };
-    let words: String = bytes
+    let words: Vec<String> = bytes
         .chunks_exact(4)
         .map(|word| {
             let word = u32::from_ne_bytes(word.try_into().expect("four bytes"));
             format!("{word:08X}")
         })
         .collect();
-    format!("{words}:{:04X}", address.port())
+    format!("{}:{:04X}", words.concat(), address.port())
 }
 
 fn line(local: &str, remote: &str, state: u8, inode: u64) -> Vec<u8> {
@@ -86,9 +86,8 @@ fn place(family: Family, protocol: Option<&'static str>) -> SocketGroup {
     }
 }
 
-#[test]
-fn accepted_connections_are_told_from_opened_ones() {
-    let process = process(&[
+fn busy() -> tempfile::TempDir {
+    process(&[
         (
             "tcp",
             [
@@ -128,7 +127,12 @@ fn accepted_connections_are_told_from_opened_ones() {
             ]
             .concat(),
         ),
-    ]);
+    ])
+}
+
+#[test]
+fn accepted_connections_are_told_from_opened_ones() {
+    let process = busy();
     let inodes: Vec<(u64, u64)> = (1..=9)
         .chain(20..=23)
         .chain(30..=32)
