@@ -229,6 +229,18 @@ pub struct ListenerStats {
     pub listener: ListenerFacts,
 }
 
+/// A listener at the moment that it was closed.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ClosedListener {
+    /// When, nanoseconds of `CLOCK_MONOTONIC`.
+    pub monotonic_ns: u64,
+    /// Packets that were dropped for it since it existed (`sk_drops`).
+    pub drops: u64,
+    /// The rest.
+    pub listener: ListenerFacts,
+}
+
 /// Slots of [`ListenerStats::waited`].
 pub const WAIT_SLOTS: usize = 24;
 
@@ -238,3 +250,4 @@ const _: () = assert!(size_of::<ListenerFacts>() == 48);
 const _: () = assert!(size_of::<FailureCount>() == 160);
 const _: () = assert!(size_of::<Exemplar>() == 352);
 const _: () = assert!(size_of::<ListenerStats>() == 280);
+const _: () = assert!(size_of::<ClosedListener>() == 64);

@@ -73,6 +73,8 @@ layout! {
     sock_family: "sock.__sk_common.skc_family";
     /// Local port, host order.
     sock_num: "sock.__sk_common.skc_num";
+    /// Local port, network order, as it was sent.
+    inet_sport: "inet_sock.inet_sport";
     /// Local IPv4 address.
     sock_rcv_saddr: "sock.__sk_common.skc_rcv_saddr";
     /// Local IPv6 address.

@@ -12,7 +12,7 @@ pub mod layout;
 pub mod reason;
 
 pub use failure::{
-    Exemplar, FailureCount, FailureKey, ListenerFacts, ListenerStats, ProcessFacts, known,
+    ClosedListener, Exemplar, FailureCount, FailureKey, ListenerFacts, ListenerStats, ProcessFacts, known,
 };
 pub use reason::Reason;
 
@@ -31,6 +31,7 @@ mod pod {
     }
 
     pod!(
+        failure::ClosedListener,
         failure::FailureKey,
         failure::FailureCount,
         failure::ListenerStats,

@@ -258,9 +258,19 @@ pub(crate) fn read_listener(sk: Addr, out: &mut ListenerFacts) {
 #[inline(always)]
 pub(crate) fn port_of(sk: Addr) -> Option<u32> {
     match sk.field::<u16>(offset!(sock_family))? {
-        AF_INET | AF_INET6 => sk.field::<u16>(offset!(sock_num)).map(u32::from),
+        AF_INET | AF_INET6 => inet_port(sk).map(u32::from),
         AF_VSOCK => sk.at(VM_PORT).field(offset!(vsock_local_addr)),
         _ => None,
+    }
+}
+
+/// The bound port. A socket that is being closed has given a port back that it did not ask
+/// for by number, and remembers only what it sent in its packets.
+#[inline(always)]
+fn inet_port(sk: Addr) -> Option<u16> {
+    match sk.field::<u16>(offset!(sock_num))? {
+        0 => sk.field::<u16>(offset!(inet_sport)).map(u16::from_be),
+        port => Some(port),
     }
 }
 
@@ -269,7 +279,7 @@ pub(crate) fn port_of(sk: Addr) -> Option<u32> {
 fn read_address(sk: Addr, family: u16, out: &mut ListenerFacts) -> bool {
     match family {
         AF_INET | AF_INET6 => {
-            let Some(port) = sk.field::<u16>(offset!(sock_num)) else {
+            let Some(port) = inet_port(sk) else {
                 return false;
             };
             out.port = u32::from(port);

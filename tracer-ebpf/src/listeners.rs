@@ -22,7 +22,7 @@ use crate::{
     facts,
     globals::{global, offset},
     kread::Addr,
-    maps::{ACCEPT_CALLS, BLANK_LISTENER, FINAL_DROPS, LISTENERS},
+    maps::{ACCEPT_CALLS, BLANK_CLOSED, BLANK_LISTENER, CLOSED, LISTENERS},
 };
 
 const TCP_CLOSE: i32 = 7;
@@ -312,11 +312,8 @@ fn closed<C: EbpfContext>(ctx: &C, sk: u64, tier: u8) -> Option<()> {
     let sk = Addr::new(sk)?;
     let inode = facts::inode_of(sk);
     let _ = LISTENERS.remove(inode);
-    if global!(SETTINGS.final_drops) != 0
-        && let Some(drops) = sk.field::<u32>(offset!(sock_drops))
-        && drops > 0
-    {
-        let _ = FINAL_DROPS.insert(inode, u64::from(drops), 0);
+    if global!(SETTINGS.final_drops) != 0 {
+        keep_drops(sk, inode);
     }
     let task = facts::current_task();
     let waiting: u32 = sk.field(offset!(sock_ack_backlog)).unwrap_or(0);
@@ -346,4 +343,26 @@ fn closed<C: EbpfContext>(ctx: &C, sk: u64, tier: u8) -> Option<()> {
             amount: 0,
         },
     )
+}
+
+/// Keeps what a listener had dropped, for user space to compare with what it saw last.
+#[inline(always)]
+fn keep_drops(sk: Addr, inode: u64) -> Option<()> {
+    let mut drops = 0_u32;
+    if !sk.copy_field(offset!(sock_drops), &mut drops) || drops == 0 {
+        return None;
+    }
+    if CLOSED.insert(inode, BLANK_CLOSED.get(0)?, 0).is_err() {
+        emit::lose(lost::MAP, 1);
+        return None;
+    }
+    let closed = CLOSED.get_ptr_mut(inode)?;
+    // SAFETY: the map's element stays valid for as long as this program runs, and a socket is
+    // closed once.
+    unsafe {
+        (*closed).monotonic_ns = bpf_ktime_get_ns();
+        facts::read_listener(sk, &mut (*closed).listener);
+        (*closed).drops = u64::from(drops);
+    }
+    Some(())
 }

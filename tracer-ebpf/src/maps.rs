@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use turnaway_common::{FailureCount, FailureKey, ListenerStats, layout::lost};
+use turnaway_common::{ClosedListener, FailureCount, FailureKey, ListenerStats, layout::lost};
 
 /// Exact counters, first generation. User space switches [`GENERATION`] to the other
 /// map, waits until no program can still be using this one, and empties it: so no count
@@ -35,10 +35,14 @@ pub(crate) static LISTENERS: HashMap<u64, ListenerStats> = HashMap::with_max_ent
 #[map]
 pub(crate) static BLANK_LISTENER: Array<ListenerStats> = Array::with_max_entries(1, 0);
 
-/// How many drops a listener had when it was closed, by socket inode; user space takes them
-/// out.
+/// Listeners that were closed after they had dropped something, by socket inode; user space
+/// takes them out.
 #[map]
-pub(crate) static FINAL_DROPS: HashMap<u64, u64> = HashMap::with_max_entries(4096, 0);
+pub(crate) static CLOSED: HashMap<u64, ClosedListener> = HashMap::with_max_entries(4096, 0);
+
+/// What a new entry of [`CLOSED`] starts as.
+#[map]
+pub(crate) static BLANK_CLOSED: Array<ClosedListener> = Array::with_max_entries(1, 0);
 
 /// What a processor had counted when a packet came to a listener.
 #[derive(Clone, Copy)]

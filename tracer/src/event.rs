@@ -192,6 +192,19 @@ pub struct Count {
     pub waited_max_ns: Option<u64>,
 }
 
+/// A listener that was closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Its socket inode.
+    pub inode: u64,
+    /// When, nanoseconds of `CLOCK_MONOTONIC`.
+    pub monotonic_ns: u64,
+    /// Packets that were dropped for it since it existed, modulo 2^32.
+    pub drops: u64,
+    /// The rest.
+    pub listener: Listener,
+}
+
 /// Address family of listeners that have a path.
 pub const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
@@ -210,7 +223,7 @@ impl Failure {
         }
         // SAFETY: long enough, read unaligned, and any bytes are a value of it.
         let record = unsafe { bytes.as_ptr().cast::<Exemplar>().read_unaligned() };
-        let mut listener = listener(&record.listener);
+        let mut listener = Listener::decode(&record.listener);
         if record.listener.known & known::PATH != 0 {
             let len = (record.path_len as usize).min(record.path.len());
             let path = &record.path[..len];
@@ -246,7 +259,7 @@ impl Count {
             first_ns: value.first_ns,
             last_ns: value.last_ns,
             process: key.process.map(|_| process(&value.process)),
-            listener: listener(&value.listener),
+            listener: Listener::decode(&value.listener),
             waited_max_ns: key.is_about_waiting().then_some(value.amount_max),
         })
     }
@@ -313,20 +326,24 @@ fn syscall_name(number: u32) -> Option<&'static str> {
     }
 }
 
-fn listener(raw: &ListenerFacts) -> Listener {
-    let has = |bit| raw.known & bit != 0;
-    let is_socket = has(known::SOCKET);
-    Listener {
-        fd: has(known::FD).then_some(raw.fd),
-        family: is_socket.then_some(raw.family),
-        socket_type: is_socket.then_some(raw.socket_type),
-        protocol: is_socket.then_some(raw.protocol),
-        address: has(known::ADDRESS).then(|| address(raw)).flatten(),
-        netns: has(known::NETNS).then_some(raw.netns),
-        queue: has(known::QUEUE).then_some(Queue {
-            depth: raw.queue,
-            backlog: raw.backlog,
-        }),
+impl Listener {
+    /// Decodes what the kernel side knew of a listener.
+    #[must_use]
+    pub fn decode(raw: &ListenerFacts) -> Self {
+        let has = |bit| raw.known & bit != 0;
+        let is_socket = has(known::SOCKET);
+        Self {
+            fd: has(known::FD).then_some(raw.fd),
+            family: is_socket.then_some(raw.family),
+            socket_type: is_socket.then_some(raw.socket_type),
+            protocol: is_socket.then_some(raw.protocol),
+            address: has(known::ADDRESS).then(|| address(raw)).flatten(),
+            netns: has(known::NETNS).then_some(raw.netns),
+            queue: has(known::QUEUE).then_some(Queue {
+                depth: raw.queue,
+                backlog: raw.backlog,
+            }),
+        }
     }
 }
 

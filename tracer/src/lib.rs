@@ -14,6 +14,7 @@ pub mod errno;
 pub mod event;
 pub mod filter;
 pub mod kernel;
+pub mod queues;
 pub mod record;
 pub mod sink;
 pub mod sockets;

@@ -7,6 +7,7 @@
 mod cache;
 pub mod cgroup;
 pub mod container;
+pub mod holdings;
 pub(crate) mod kernfs;
 pub mod owners;
 mod process;

@@ -8,7 +8,7 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
 use turnaway_common::{
-    FailureCount, FailureKey, ListenerStats,
+    ClosedListener, FailureCount, FailureKey, ListenerStats,
     layout::{Counters, KernelFilter, Settings, lost},
 };
 
@@ -18,7 +18,7 @@ use super::{
     features, jiffies, offsets,
     plan::{self, HookName, HookPlan, Target},
 };
-use crate::event::{Count, Failure, Tier};
+use crate::event::{Closed, Count, Failure, Listener, Tier};
 
 /// The kernel side, built by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURNAWAY_BPF_OBJECT"));
@@ -72,7 +72,7 @@ pub struct Session {
     current: u32,
     lost: PerCpuArray<MapData, u64>,
     listeners: HashMap<MapData, u64, ListenerStats>,
-    final_drops: HashMap<MapData, u64, u64>,
+    closed: HashMap<MapData, u64, ClosedListener>,
     ring: Ring,
     unreadable: u64,
     missed: Option<u64>,
@@ -168,7 +168,7 @@ impl Session {
             current: 0,
             lost: map("LOST")?.try_into()?,
             listeners: map("LISTENERS")?.try_into()?,
-            final_drops: map("FINAL_DROPS")?.try_into()?,
+            closed: map("CLOSED")?.try_into()?,
             ring: Ring(map("EXEMPLARS")?.try_into()?),
             unreadable: 0,
             missed: None,
@@ -246,14 +246,33 @@ impl Session {
         self.listeners.iter().filter_map(Result::ok).collect()
     }
 
-    /// How many drops listeners had that were closed since the last call, by socket inode.
-    pub fn take_final_drops(&mut self) -> Vec<(u64, u64)> {
-        let drops: Vec<(u64, u64)> = self.final_drops.iter().filter_map(Result::ok).collect();
-        for (inode, _) in &drops {
+    /// Listeners with drops that were closed since the last call, by socket inode.
+    pub fn take_closed(&mut self) -> Vec<Closed> {
+        let entries: Vec<(u64, ClosedListener)> =
+            self.closed.iter().filter_map(Result::ok).collect();
+        for (inode, _) in &entries {
             // It is gone only if another took it out, and nobody else does.
-            let _ = self.final_drops.remove(inode);
+            let _ = self.closed.remove(inode);
         }
-        drops
+        entries
+            .into_iter()
+            .map(|(inode, closed)| Closed {
+                inode,
+                monotonic_ns: closed.monotonic_ns,
+                drops: closed.drops,
+                listener: Listener::decode(&closed.listener),
+            })
+            .collect()
+    }
+
+    /// Whether queues are seen by asking for them, not by hooks.
+    #[must_use]
+    pub fn polls_queues(&self) -> bool {
+        self.hooks.iter().any(|hook| {
+            hook.attached
+                .as_ref()
+                .is_some_and(|(_, targets)| targets.contains(&Target::SockDiag))
+        })
     }
 
     /// Removes every hook. What was captured until now can still be read.

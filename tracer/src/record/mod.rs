@@ -5,11 +5,13 @@
 
 mod clock;
 mod failures;
+mod holdings;
 mod key;
 mod lines;
 
 pub use clock::Clock;
 pub use failures::{Failures, Hook, HookState, Lost, Run};
+pub use holdings::{FileFields, HoldingsFields, KindFields, SocketFields};
 pub use key::{
     ContainerFields, FdFields, HolderFields, KeyFields, ListenerFields, ParentFields, PeerFields,
     PodFields, ProcessFields, family_name, protocol_name, unix_name,

@@ -224,6 +224,18 @@ fn the_schema_has_no_field_that_no_record_has() {
             note("fd", &key["fd"]);
         }
     }
+    for holdings in super::holdings::tests::samples() {
+        note("holdings", &holdings);
+        for (list, definition) in [
+            ("kinds", "held_kind"),
+            ("sockets", "held_sockets"),
+            ("files", "held_file"),
+        ] {
+            for held in holdings[list].as_array().into_iter().flatten() {
+                note(definition, held);
+            }
+        }
+    }
     assert_eq!(seen, schema_fields());
 }
 
@@ -234,6 +246,9 @@ fn every_field_is_documented() {
         "parent" | "container" | "lost" => format!("`{definition}.{field}`"),
         "pod" => format!("`container.pod.{field}`"),
         "hook" => format!("`hooks[].{field}`"),
+        "held_kind" => format!("`kinds[].{field}`"),
+        "held_sockets" => format!("`sockets[].{field}`"),
+        "held_file" => format!("`files[].{field}`"),
         _ => format!("`{field}`"),
     };
     let undocumented: Vec<String> = schema_fields()

@@ -1,0 +1,29 @@
+//! What can be told of queues by looking at them (pure): what they dropped, where hooks do
+//! not see it, and which of them nobody serves.
+
+mod drops;
+mod stalls;
+
+pub use drops::Drops;
+pub use stalls::{Served, Stall, Stalls, Suspect};
+
+use crate::{
+    event::{Listener, Queue},
+    sockets,
+};
+
+/// A listener as a poll found it, in the terms of failures.
+fn listener_of(found: &sockets::Listener, netns: u32) -> Listener {
+    Listener {
+        fd: None,
+        family: Some(found.family),
+        socket_type: Some(found.socket_type),
+        protocol: Some(found.protocol),
+        address: found.address.clone(),
+        netns: Some(netns),
+        queue: Some(Queue {
+            depth: found.depth,
+            backlog: found.limit,
+        }),
+    }
+}
