@@ -118,8 +118,9 @@ impl Poller {
     /// Looks at every network namespace that has a process or a mount.
     ///
     /// A process that moves to another namespace later than it was first seen is followed
-    /// within five seconds. Namespaces of processes that are hidden (hidepid, a pid
-    /// namespace) are not found; that is no error.
+    /// within five seconds, and so is a new mount. Namespaces of processes that are hidden
+    /// (hidepid, a pid namespace) are not found, nor are those that only an open descriptor,
+    /// a socket or a thread other than a process's first keeps; that is no error.
     pub fn poll(&mut self) -> Poll {
         let started = Instant::now();
         let mut poll = Poll::default();
