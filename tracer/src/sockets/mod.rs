@@ -162,7 +162,7 @@ impl Poller {
 
     /// The connections that wait to be accepted on a TCP port of the namespace with this
     /// inode number, the oldest first: sockets with an established connection and no inode
-    /// yet, whichever of the port's listeners they wait for.
+    /// yet, whichever of the port's listeners they wait for. Port 0 stands for all ports.
     ///
     /// `None` where the namespace cannot be entered or the kernel's answer is not complete.
     pub fn waiting(&mut self, netns: u32, port: u16) -> Option<Vec<Waiting>> {
