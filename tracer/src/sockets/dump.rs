@@ -4,6 +4,7 @@
 mod tests;
 
 use std::{
+    cmp::Reverse,
     io,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -11,19 +12,15 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use netlink_packet_core::{
-    DoneBuffer, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NLMSG_NOOP, NetlinkBuffer, NetlinkMessage, NlasIterator, Parseable as _,
+    DoneBuffer, Emitable as _, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer, NetlinkHeader, NlasIterator, Parseable as _,
 };
 use netlink_packet_sock_diag::{
-    SockDiagMessage,
     constants::{
-        AF_INET, AF_INET6, AF_UNIX, INET_DIAG_INFO, INET_DIAG_SKMEMINFO, IPPROTO_TCP,
-        SOCK_DIAG_BY_FAMILY, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, UNIX_DIAG_NAME,
-        UNIX_DIAG_RQLEN,
+        AF_UNIX, AF_UNSPEC, INET_DIAG_INFO, INET_DIAG_SKMEMINFO, IPPROTO_TCP, SOCK_DIAG_BY_FAMILY,
+        TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, UNIX_DIAG_NAME, UNIX_DIAG_RQLEN,
     },
-    inet::{
-        ExtensionFlags, InetRequest, InetResponseBuffer, InetResponseHeader, SocketId, StateFlags,
-    },
+    inet::{ExtensionFlags, InetResponseBuffer, InetResponseHeader, SocketId, StateFlags},
     unix::{self, ShowFlags, UnixRequest, UnixResponseBuffer, UnixResponseHeader},
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
@@ -45,6 +42,10 @@ const TRIES: usize = 3;
 /// Numbers the one request of a socket.
 const SEQUENCE: u32 = 1;
 
+/// Asks for TCP sockets of any family (include/uapi/linux/inet_diag.h); answers have this
+/// type, too.
+const TCPDIAG_GETSOCK: u16 = 18;
+
 /// Index of `sk_drops` among the words of `INET_DIAG_SKMEMINFO` (`SK_MEMINFO_DROPS`,
 /// include/uapi/linux/sock_diag.h).
 const MEMINFO_DROPS: usize = 8;
@@ -59,45 +60,24 @@ pub(super) struct Dump<T> {
 
 /// The listening TCP and AF_UNIX sockets.
 pub(super) fn listeners(buffer: &mut Vec<u8>) -> Dump<Listener> {
-    let mut found = unique(
-        dump("AF_INET", &inet_listeners(AF_INET), buffer, inet_listener),
-        |listener| listener.cookie,
-    );
-    for more in [
-        dump("AF_INET6", &inet_listeners(AF_INET6), buffer, inet_listener),
-        dump("AF_UNIX", &unix_listeners(), buffer, unix_listener),
-    ] {
-        found.append(unique(more, |listener| listener.cookie));
-    }
+    let tcp = inet_request(&StateFlags::LISTEN, &ExtensionFlags::SKMEMINFO, 0);
+    let mut found = unique(dump("TCP", &tcp, buffer, inet_listener), |it| it.cookie);
+    let unix = dump("AF_UNIX", &unix_listeners(), buffer, unix_listener);
+    let mut unix = unique(unix, |it| it.cookie);
+    found.items.append(&mut unix.items);
+    found.problem = found.problem.or(unix.problem);
     found
 }
 
 /// The TCP connections to a local port that no process has accepted, the oldest first.
 pub(super) fn waiting(port: u16, buffer: &mut Vec<u8>) -> Dump<Waiting> {
-    let mut found = dump(
-        "AF_INET",
-        &inet_connections(AF_INET, port),
-        buffer,
-        inet_waiting,
-    );
-    found.append(dump(
-        "AF_INET6",
-        &inet_connections(AF_INET6, port),
-        buffer,
-        inet_waiting,
-    ));
-    let mut found = unique(found, |waiting| waiting.cookie);
+    // A client that closes before it is accepted leaves its connection in the queue, in
+    // CLOSE_WAIT.
+    let states = StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
+    let request = inet_request(&states, &ExtensionFlags::INFO, port);
+    let mut found = unique(dump("TCP", &request, buffer, inet_waiting), |it| it.cookie);
+    found.items.sort_by_key(|it| Reverse(it.waited));
     found
-        .items
-        .sort_by_key(|waiting| std::cmp::Reverse(waiting.waited));
-    found
-}
-
-impl<T> Dump<T> {
-    fn append(&mut self, mut more: Self) {
-        self.items.append(&mut more.items);
-        self.problem = self.problem.take().or(more.problem);
-    }
 }
 
 /// The kernel goes on by position between two datagrams: what moved may come twice.
@@ -107,53 +87,53 @@ fn unique<T>(mut dump: Dump<T>, cookie: fn(&T) -> u64) -> Dump<T> {
     dump
 }
 
-fn inet_listeners(family: u8) -> SockDiagMessage {
-    inet_request(family, StateFlags::LISTEN, ExtensionFlags::SKMEMINFO, 0)
+/// A request for IPv4 and IPv6 sockets at once, `struct inet_diag_req` (linux/inet_diag.h).
+/// The newer request takes one family, and for each dump the kernel walks the sockets of
+/// every namespace of the host to find those of one.
+fn inet_request(states: &StateFlags, extensions: &ExtensionFlags, source_port: u16) -> Vec<u8> {
+    let id = SocketId {
+        source_port,
+        ..SocketId::new_v4()
+    };
+    let mut body = vec![AF_UNSPEC, 0, 0, extensions.bits()];
+    let start = body.len();
+    body.resize(start + id.buffer_len(), 0);
+    id.emit(&mut body[start..]);
+    body.extend(states.bits().to_ne_bytes());
+    body.extend(0_u32.to_ne_bytes());
+    request(TCPDIAG_GETSOCK, &body)
 }
 
-/// A client that closes before it is accepted leaves the connection in the queue, in
-/// CLOSE_WAIT.
-fn inet_connections(family: u8, port: u16) -> SockDiagMessage {
-    let states = StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
-    inet_request(family, states, ExtensionFlags::INFO, port)
-}
-
-fn inet_request(
-    family: u8,
-    states: StateFlags,
-    extensions: ExtensionFlags,
-    source_port: u16,
-) -> SockDiagMessage {
-    SockDiagMessage::InetRequest(InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions,
-        states,
-        socket_id: SocketId {
-            source_port,
-            ..SocketId::new_v4()
-        },
-    })
-}
-
-fn unix_listeners() -> SockDiagMessage {
-    SockDiagMessage::UnixRequest(UnixRequest {
+fn unix_listeners() -> Vec<u8> {
+    let unix_request = UnixRequest {
         state_flags: unix::StateFlags::LISTEN,
         inode: 0,
         show_flags: ShowFlags::NAME | ShowFlags::RQLEN,
         cookie: [0; 8],
-    })
+    };
+    let mut body = vec![0; unix_request.buffer_len()];
+    unix_request.emit(&mut body);
+    request(SOCK_DIAG_BY_FAMILY, &body)
+}
+
+/// A message that asks for a list.
+fn request(kind: u16, body: &[u8]) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    let length = header.buffer_len();
+    header.length = u32::try_from(length + body.len()).unwrap_or(u32::MAX);
+    header.message_type = kind;
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    header.sequence_number = SEQUENCE;
+    let mut bytes = vec![0; length];
+    header.emit(&mut bytes);
+    bytes.extend(body);
+    bytes
 }
 
 /// Reads one message's payload; `None` is not one that was asked for.
 type Read<T> = fn(&[u8]) -> Result<Option<T>>;
 
-fn dump<T>(
-    family: &str,
-    request: &SockDiagMessage,
-    buffer: &mut Vec<u8>,
-    read: Read<T>,
-) -> Dump<T> {
+fn dump<T>(what: &str, request: &[u8], buffer: &mut Vec<u8>, read: Read<T>) -> Dump<T> {
     let mut items = Vec::new();
     for _ in 0..TRIES {
         items.clear();
@@ -168,12 +148,12 @@ fn dump<T>(
             Err(error) => {
                 return Dump {
                     items,
-                    problem: Some(format!("sock_diag of {family}: {error:#}")),
+                    problem: Some(format!("sock_diag of {what}: {error:#}")),
                 };
             }
         }
     }
-    let problem = format!("sock_diag of {family}: the list changed while it was read, each time");
+    let problem = format!("sock_diag of {what}: the list changed while it was read, each time");
     Dump {
         items,
         problem: Some(problem),
@@ -189,7 +169,7 @@ struct Answer {
 /// Sends a request on a socket of its own, so that nothing of an earlier dump that was
 /// given up is in the way, and reads the answer.
 fn ask<T>(
-    request: &SockDiagMessage,
+    request: &[u8],
     buffer: &mut Vec<u8>,
     read: Read<T>,
     items: &mut Vec<T>,
@@ -197,9 +177,8 @@ fn ask<T>(
     let socket = Socket::new(NETLINK_SOCK_DIAG).context("cannot open a netlink socket")?;
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))
         .context("cannot set a timeout on a netlink socket")?;
-    let request = serialize(request.clone());
     socket
-        .send_to(&request, &NetlinkAddr::new(0, 0), 0)
+        .send_to(request, &NetlinkAddr::new(0, 0), 0)
         .context("cannot send the request")?;
     let mut interrupted = false;
     loop {
@@ -210,16 +189,6 @@ fn ask<T>(
             return Ok(Answer { interrupted });
         }
     }
-}
-
-fn serialize(request: SockDiagMessage) -> Vec<u8> {
-    let mut message = NetlinkMessage::from(request);
-    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    message.header.sequence_number = SEQUENCE;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
 }
 
 /// Fills the buffer with the next datagram that the kernel sent.
@@ -262,7 +231,7 @@ fn take<T>(mut rest: &[u8], read: Read<T>, items: &mut Vec<T>) -> Result<Datagra
             datagram.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
             let payload = message.payload();
             match message.message_type() {
-                SOCK_DIAG_BY_FAMILY => items.extend(read(payload)?),
+                SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => items.extend(read(payload)?),
                 NLMSG_NOOP => {}
                 NLMSG_DONE => {
                     // Old kernels send no code.

@@ -118,8 +118,9 @@ impl Poller {
     /// Looks at every network namespace that has a process or a mount.
     ///
     /// A process that moves to another namespace later than it was first seen is followed
-    /// within five seconds. Namespaces of processes that are hidden (hidepid, a pid
-    /// namespace) are not found; that is no error.
+    /// within five seconds, and so is a new mount. Namespaces of processes that are hidden
+    /// (hidepid, a pid namespace) are not found, nor are those that only an open descriptor,
+    /// a socket or a thread other than a process's first keeps; that is no error.
     pub fn poll(&mut self) -> Poll {
         let started = Instant::now();
         let mut poll = Poll::default();
@@ -161,7 +162,7 @@ impl Poller {
 
     /// The connections that wait to be accepted on a TCP port of the namespace with this
     /// inode number, the oldest first: sockets with an established connection and no inode
-    /// yet, whichever of the port's listeners they wait for.
+    /// yet, whichever of the port's listeners they wait for. Port 0 stands for all ports.
     ///
     /// `None` where the namespace cannot be entered or the kernel's answer is not complete.
     pub fn waiting(&mut self, netns: u32, port: u16) -> Option<Vec<Waiting>> {

@@ -28,7 +28,10 @@ use rustix::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, acceptfrom, bind, connect,
         getsockname, listen, socket_with,
     },
-    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
+    thread::{
+        CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities, move_into_link_name_space,
+        set_capabilities, unshare_unsafe,
+    },
 };
 
 use super::{Listener, Namespace, Poll, Poller, TcpExt};
@@ -470,6 +473,26 @@ fn nothing_stays_open_between_polls() {
         assert!(find(&poll, elsewhere.netns).is_some());
         assert!(poller.waiting(elsewhere.netns, 1).is_some());
         assert_eq!(descriptors(), before);
+    });
+}
+
+#[test]
+fn a_namespace_that_may_not_be_entered_is_named() {
+    quiet(|| {
+        let Some(elsewhere) = Elsewhere::new() else {
+            return;
+        };
+        let (listener, _) = tcp_listener("127.0.0.1:0", 3);
+        // Of this thread alone.
+        let mut capabilities = capabilities(None).expect("told");
+        capabilities.effective -= CapabilitySet::SYS_ADMIN;
+        set_capabilities(None, capabilities).expect("less is allowed");
+        let poll = Poller::new(Path::new("/")).poll();
+        assert!(refused(&poll, elsewhere.netns), "{:?}", poll.unreachable);
+        assert!(find(&poll, elsewhere.netns).is_none());
+        let own = find(&poll, own_netns()).expect("needs no capability");
+        assert!(own.complete && own.counters.is_some());
+        listener_with(own, &listener);
     });
 }
 
