@@ -313,6 +313,16 @@ pub fn reset_on_close(fd: &OwnedFd) -> Result<(), Errno> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
 }
 
+/// Has the kernel keep a handshake open until the client sends something.
+pub fn defer_accept(fd: &OwnedFd, seconds: i32) -> Result<(), Errno> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &seconds)
+}
+
+/// Lets several sockets listen on the same port.
+pub fn share_port(fd: &OwnedFd) -> Result<(), Errno> {
+    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, &1_i32)
+}
+
 /// Whether an IPv6 socket leaves IPv4 alone.
 pub fn set_v6_only(fd: &OwnedFd, only: bool) -> Result<(), Errno> {
     set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &i32::from(only))

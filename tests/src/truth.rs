@@ -44,6 +44,8 @@ pub struct Failures {
     pub peers: Vec<String>,
     /// Bounds of the time waited, nanoseconds.
     pub waited: Option<(u64, u64)>,
+    /// The reason where queues are polled, if that is another.
+    pub polled: Option<String>,
     /// Everybody who holds the listener, where it was nobody's call that failed.
     pub holders: Option<Vec<u32>>,
     /// The soft limit that decided.
@@ -83,12 +85,47 @@ impl Failures {
         };
         Self {
             process,
-            listener,
+            // It is not reached through a descriptor.
+            listener: Listener {
+                fd: None,
+                ..listener
+            },
             reason: Some(reason.to_owned()),
             call: call.to_owned(),
             count,
             ..Self::default()
         }
+    }
+
+    /// Nobody's call failed; these processes hold the listener.
+    #[must_use]
+    pub fn held_by(mut self, holders: &[u32]) -> Self {
+        self.process = self.process.as_holder();
+        self.holders = Some(holders.to_vec());
+        self
+    }
+
+    /// The same where queues are polled: what was dropped is told apart less, and not shown one
+    /// by one.
+    #[must_use]
+    pub fn as_polled(mut self) -> Self {
+        if self.holders.is_none() || self.shown.is_some() {
+            return self;
+        }
+        self.shown = Some(0);
+        self.peers.clear();
+        let reason = self.polled.clone().unwrap_or_else(|| {
+            if self.reason().ends_with("_overflow") {
+                "queue.overflow".to_owned()
+            } else {
+                self.reason().to_owned()
+            }
+        });
+        if !reason.ends_with(".syn_flood") {
+            self.call.clear();
+        }
+        self.reason = Some(reason);
+        self
     }
 
     /// Each failure loses a connection.

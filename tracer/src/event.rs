@@ -171,6 +171,8 @@ pub struct Failure {
     pub peer: Option<SocketAddr>,
     /// How long the connection waited, nanoseconds, where that is what it is about.
     pub waited_ns: Option<u64>,
+    /// It is not one more failure, but the end of one that lasted.
+    pub ended: bool,
 }
 
 /// Exact growth of one counter.
@@ -244,6 +246,7 @@ impl Failure {
                 .then(|| inet(record.peer_family, record.peer_addr, record.peer_port))
                 .flatten(),
             waited_ns: key.is_about_waiting().then_some(record.amount),
+            ended: false,
         })
     }
 }

@@ -67,11 +67,17 @@ impl Filter {
     /// that holds the listener.
     #[must_use]
     pub fn wants(&self, key: &Key, listener: &Listener, who: &Who) -> bool {
+        any(&self.errnos, |errno| Some(*errno) == key.errno)
+            && any(&self.reasons, |reason| *reason == key.reason)
+            && self.wants_listener(listener, who)
+    }
+
+    /// Whether what happens at a listener, or because of a process, is wanted.
+    #[must_use]
+    pub fn wants_listener(&self, listener: &Listener, who: &Who) -> bool {
         let party = who.party.as_ref();
         let cgroup = party.and_then(|party| party.identity.cgroup.as_deref());
         any(&self.pids, |pid| who.is(*pid))
-            && any(&self.errnos, |errno| Some(*errno) == key.errno)
-            && any(&self.reasons, |reason| *reason == key.reason)
             && any(&self.comms, |comm| who.is_called(comm))
             && any(&self.ports, |port| Some(*port) == port_of(listener))
             && (self.cgroups.is_empty()

@@ -129,11 +129,9 @@ fn fields(found: &mut Vec<String>, kind: &str, truth: &Failures, key: &Key, scop
         what: format!("{kind} of {}", name(truth)),
     };
     // Without a hook, queues are asked for.
-    let tier = if scope.tier == "tracepoint" && truth.holders.is_some() {
-        "poll"
-    } else {
-        scope.tier
-    };
+    let is_polled = truth.holders.is_some()
+        && (scope.tier == "tracepoint" || truth.reason() == "queue.stalled");
+    let tier = if is_polled { "poll" } else { scope.tier };
     compare.same("tier", &tier, &key.tier.as_str());
     if let Some(holders) = &truth.holders {
         let got = key.holders.iter().flatten();
@@ -174,6 +172,15 @@ fn fields(found: &mut Vec<String>, kind: &str, truth: &Failures, key: &Key, scop
         [key.first, key.last]
     };
     let times = times.map(|time| time.map_or(0, jiff::Timestamp::as_nanosecond));
+    if key.tier == "poll" {
+        // Between two polls.
+        compare.holds(
+            "a poll before its end, and one after its begin",
+            times[0] <= scope.between.1 && times[1] >= scope.between.0,
+            &(times, scope.between),
+        );
+        return;
+    }
     compare.holds(
         "first <= last, while it happened",
         times[0] <= times[1]

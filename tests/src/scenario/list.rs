@@ -3,7 +3,7 @@
 use super::Scenario;
 use super::env::{self, Need};
 use crate::workload::{Stage, denied, emfile, enfile, families, identity, misuse, normal};
-use crate::workload::{processes, uring};
+use crate::workload::{processes, queue, uring};
 
 type Workload = fn(&mut Stage) -> anyhow::Result<()>;
 
@@ -24,6 +24,24 @@ const fn ring(name: &'static str, run: Workload) -> Scenario {
         hook: "io_uring_accept",
         ..scenario(name, run).needs(env::uring)
     }
+}
+
+const fn drops(name: &'static str, run: Workload) -> Scenario {
+    Scenario {
+        hook: "listen_queue",
+        about: &[
+            "queue.syn_",
+            "queue.ack_",
+            "queue.rst_",
+            "queue.overflow",
+            "queue.dropped",
+        ],
+        ..scenario(name, run)
+    }
+}
+
+const fn of_hook(hook: &'static str, about: &'static [&'static str], of: Scenario) -> Scenario {
+    Scenario { hook, about, ..of }
 }
 
 impl Scenario {
@@ -106,6 +124,38 @@ pub const ALL: &[Scenario] = &[
     ring("uring_misuse", uring::misuse),
     ring("uring_not_open", uring::not_open).unseen_by(&["trampoline", "kprobe"]),
     ring("uring_cancelled", uring::cancelled),
+    drops("queue_syn_overflow", queue::syn_overflow),
+    drops("queue_syn_overflow_ipv6", queue::syn_overflow_ipv6).needs(env::ipv6),
+    drops("queue_syn_overflow_mptcp", queue::syn_overflow_mptcp).needs(env::mptcp),
+    drops("queue_ack_overflow", queue::ack_overflow),
+    drops("queue_ack_overflow_ipv6", queue::ack_overflow_ipv6).needs(env::ipv6),
+    drops("queue_ack_overflow_dual_stack", queue::ack_overflow_dual_stack).needs(env::ipv6),
+    drops("queue_rst_overflow", queue::rst_overflow),
+    drops("queue_syn_flood", queue::syn_flood),
+    drops("queue_syn_backlog", queue::syn_backlog),
+    drops("queue_cookies", queue::cookies),
+    drops("queue_reuseport", queue::reuseport),
+    drops("queue_closed_at_once", queue::closed_at_once).of_others(),
+    of_hook(
+        "accepted",
+        &["queue.slow"],
+        scenario("queue_slow", queue::slow),
+    ),
+    of_hook(
+        "accepted",
+        &["queue.stalled"],
+        scenario("queue_stalled", queue::stalled),
+    ),
+    of_hook(
+        "listen_close",
+        &["queue.abandoned"],
+        scenario("queue_abandoned", queue::abandoned),
+    ),
+    of_hook(
+        "listen_close",
+        &["listener.closed", "accept."],
+        scenario("listener_closed", queue::listener_closed),
+    ),
 ];
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{Scenario, env};
 use crate::records::Records;
 use crate::sys::clock_ns;
 use crate::tracer::{Tracer, wait_for};
-use crate::truth::Tally;
+use crate::truth::{Failures, Tally};
 
 /// What came of a scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,10 +258,20 @@ fn judge(
         failures: Vec::new(),
         ..acted.tally.clone()
     };
-    let truth = if scenario.blind.contains(&tier) {
-        &nothing
-    } else {
-        &acted.tally
+    let polled = Tally {
+        failures: acted
+            .tally
+            .failures
+            .iter()
+            .cloned()
+            .map(Failures::as_polled)
+            .collect(),
+        ..acted.tally.clone()
+    };
+    let truth = match tier {
+        _ if scenario.blind.contains(&tier) => &nothing,
+        "tracepoint" => &polled,
+        _ => &acted.tally,
     };
     let scope = Scope {
         tier,

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use crate::sys::{self, SockAddr};
+use crate::sys::{self, Errno, SockAddr};
 use crate::truth::{self, Listener, json_text};
 use crate::wait;
 
@@ -62,6 +62,17 @@ impl Listening {
     }
 
     fn inet(ip: IpAddr, client: Option<IpAddr>, protocol: i32, backlog: u32) -> Result<Self> {
+        Self::inet_at(ip, 0, client, protocol, backlog, false)
+    }
+
+    fn inet_at(
+        ip: IpAddr,
+        port: u16,
+        client: Option<IpAddr>,
+        protocol: i32,
+        backlog: u32,
+        shared: bool,
+    ) -> Result<Self> {
         let (family, name) = match ip {
             IpAddr::V4(_) => (libc::AF_INET, "inet"),
             IpAddr::V6(_) => (libc::AF_INET6, "inet6"),
@@ -76,7 +87,10 @@ impl Listening {
         if ip.is_ipv6() {
             sys::set_v6_only(&fd, client.is_none())?;
         }
-        sys::bind(&fd, &SockAddr::inet(SocketAddr::new(ip, 0)))?;
+        if shared {
+            sys::share_port(&fd)?;
+        }
+        sys::bind(&fd, &SockAddr::inet(SocketAddr::new(ip, port)))?;
         let port = SockAddr::bound_to(&fd)?.port().context("no port")?;
         let target = SocketAddr::new(client.unwrap_or(ip), u16::try_from(port)?);
         let truth = Listener {
@@ -99,6 +113,11 @@ impl Listening {
             listening.family = libc::AF_INET;
         }
         Ok(listening)
+    }
+
+    /// TCP on 127.0.0.1, on a port that others may share; any port for 0.
+    pub fn sharing(port: u16, backlog: u32) -> Result<Self> {
+        Self::inet_at(Ipv4Addr::LOCALHOST.into(), port, None, 0, backlog, true)
     }
 
     /// AF_UNIX with a path.
@@ -238,6 +257,22 @@ impl Listening {
         sys::connect(client, &self.target).context("cannot connect")
     }
 
+    /// Sends a SYN for a client and does not wait for an answer.
+    pub fn begin(&self) -> Result<OwnedFd> {
+        let client = self.client()?;
+        sys::set_nonblocking(&client)?;
+        match sys::connect(&client, &self.target) {
+            Ok(()) | Err(Errno(libc::EINPROGRESS)) => Ok(client),
+            Err(errno) => Err(errno).context("cannot begin to connect"),
+        }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> Result<u16> {
+        let port = self.truth.port.context("no port")?;
+        Ok(u16::try_from(port)?)
+    }
+
     /// Connects `count` clients and waits until all of them are in the queue.
     pub fn queue_up(&self, count: u32) -> Result<Vec<OwnedFd>> {
         let clients = (0..count)
@@ -280,7 +315,7 @@ pub fn identified(fd: &OwnedFd, truth: Listener) -> Result<Listener> {
 }
 
 /// Connections that wait at the listeners on a TCP port, as /proc/net/tcp has it.
-fn queued_connections(port: u32) -> Result<u32> {
+pub fn queued_connections(port: u32) -> Result<u32> {
     const LISTEN: &str = "0A";
     let mut total = 0;
     for table in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {

@@ -15,6 +15,7 @@ pub mod listening;
 pub mod misuse;
 pub mod normal;
 pub mod processes;
+pub mod queue;
 pub mod uring;
 
 use std::io::{BufRead as _, Write as _};

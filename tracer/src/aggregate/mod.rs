@@ -102,6 +102,14 @@ impl Totals {
         more
     }
 
+    /// Notes how long a failure lasted that was counted before.
+    pub fn waited(&mut self, failure: &Failure) {
+        if let Some(total) = self.keys.get_mut(&failure.key) {
+            total.waited_max_ns = total.waited_max_ns.max(failure.waited_ns);
+            total.last_ns = total.last_ns.max(failure.monotonic_ns);
+        }
+    }
+
     /// Whether anything was counted at a listener.
     #[must_use]
     pub fn has_failures_of(&self, socket_inode: u64) -> bool {

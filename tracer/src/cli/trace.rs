@@ -65,6 +65,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 10)]
     exemplars: u32,
 
+    /// From this long in the queue an accepted connection is slow
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "500ms")]
+    slow: Duration,
+
+    /// From this long without an accept, a queue in which connections wait is stalled
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s")]
+    stalled: Duration,
+
     /// Use hooks of this tier only, instead of the cheapest that works
     #[arg(long, value_enum)]
     tier: Option<Tier>,
@@ -162,6 +170,7 @@ fn options(args: Args) -> Result<trace::Options> {
             tier: args.tier,
             // One is read for each listener's name even where none is shown.
             filter: filter.for_kernel(if args.quiet { 1 } else { args.exemplars.max(1) }),
+            slow: args.slow,
             ..session::Options::default()
         },
         filter,
@@ -170,6 +179,7 @@ fn options(args: Args) -> Result<trace::Options> {
         lines: args.count,
         quiet: args.quiet || args.exemplars == 0,
         counts: !args.quiet,
+        stalled: args.stalled,
     })
 }
 

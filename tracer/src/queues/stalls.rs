@@ -44,7 +44,6 @@ pub struct Stall {
 pub struct Stalls {
     after: Duration,
     queues: HashMap<u64, Queue>,
-    started_ns: u64,
 }
 
 #[derive(Debug)]
@@ -62,11 +61,10 @@ struct Queue {
 impl Stalls {
     /// Follows queues, and tells of those where nobody has accepted for `after`.
     #[must_use]
-    pub fn new(after: Duration, started_ns: u64) -> Self {
+    pub fn new(after: Duration) -> Self {
         Self {
             after,
             queues: HashMap::new(),
-            started_ns,
         }
     }
 
@@ -127,6 +125,7 @@ impl Stalls {
                     listener: listener_of(found, namespace.inode),
                     peer: oldest.map(|oldest| oldest.peer),
                     waited_ns: Some(now_ns.saturating_sub(since_ns)),
+                    ended: false,
                 };
                 match (began, queue.stalled_ns) {
                     (Some(since_ns), None) => {
@@ -182,9 +181,7 @@ impl Stalls {
         };
         let lasts = Duration::from_nanos(now_ns.saturating_sub(since));
         // Hooks do not see every way of accepting; that the oldest stays is sure.
-        (lasts >= self.after && (same_oldest || queue.stalled_ns.is_none() && oldest.is_none()))
-            .then_some(since)
-            .filter(|_| now_ns >= self.started_ns)
+        (lasts >= self.after && same_oldest).then_some(since)
     }
 
     /// Ports to look at with the next poll.
@@ -238,6 +235,7 @@ impl Queue {
             failure: Failure {
                 monotonic_ns: now_ns,
                 waited_ns: Some(now_ns.saturating_sub(since_ns)),
+                ended: true,
                 ..failure
             },
             ended: true,
@@ -307,7 +305,7 @@ pub(super) mod tests {
     }
 
     fn stalls() -> Stalls {
-        Stalls::new(Duration::from_secs(2), 0)
+        Stalls::new(Duration::from_secs(2))
     }
 
     #[test]

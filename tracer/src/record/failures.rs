@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::Listening;
 use crate::{
     attribute::Who,
     event::{Count, Key, Listener, Tier},
@@ -101,4 +102,6 @@ pub struct Run<'a> {
     pub lost: Lost,
     /// The hooks.
     pub hooks: &'a [Hook],
+    /// What went well at listeners, those that accepted most first.
+    pub listeners: &'a [Listening],
 }

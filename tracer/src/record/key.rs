@@ -318,7 +318,9 @@ impl ContainerFields {
 }
 
 impl ListenerFields {
-    fn new(inode: Option<u64>, listener: &Listener) -> Self {
+    /// The fields of a listener; `inode` is its socket's.
+    #[must_use]
+    pub fn new(inode: Option<u64>, listener: &Listener) -> Self {
         let (address, port, path) = match &listener.address {
             None => (None, None, None),
             Some(Address::Inet(address)) => (

@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use turnaway_common::Reason;
 
-use super::{Clock, Failures, Hook, KeyFields, Lost, PeerFields, Run, SCHEMA, clock::rfc3339};
+use super::{Clock, Failures, Hook, KeyFields, ListeningFields, Lost, PeerFields, Run, SCHEMA, clock::rfc3339};
 use crate::{attribute::Who, event::Failure};
 
 /// What every line begins with.
@@ -38,6 +39,8 @@ pub struct Event {
     peer: Option<PeerFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waited_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
 }
 
 impl Event {
@@ -57,6 +60,8 @@ impl Event {
             key: KeyFields::new(&failure.key, &failure.listener, who, fd_used, clock),
             peer: failure.peer.map(PeerFields::new),
             waited_ns: failure.waited_ns,
+            state: (failure.key.reason == Reason::QueueStalled)
+                .then_some(if failure.ended { "ended" } else { "began" }),
         }
     }
 }
@@ -122,6 +127,7 @@ pub struct Summary {
     other: u64,
     lost: Lost,
     hooks: Vec<Hook>,
+    listeners: Vec<ListeningFields>,
 }
 
 impl Summary {
@@ -139,6 +145,7 @@ impl Summary {
             other: run.other,
             lost: run.lost,
             hooks: run.hooks.to_vec(),
+            listeners: run.listeners.iter().map(ListeningFields::new).collect(),
         }
     }
 }

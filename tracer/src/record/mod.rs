@@ -8,6 +8,7 @@ mod failures;
 mod holdings;
 mod key;
 mod lines;
+mod listening;
 
 pub use clock::Clock;
 pub use failures::{Failures, Hook, HookState, Lost, Run};
@@ -16,6 +17,7 @@ pub use key::{
     ContainerFields, FdFields, HolderFields, KeyFields, ListenerFields, ParentFields, PeerFields,
     PodFields, ProcessFields, family_name, protocol_name, unix_name,
 };
+pub use listening::{Listening, ListeningFields, SlotFields, WaitFields, Waits};
 pub use lines::{CountRecord, Event, Summary, SummaryTotal};
 
 /// Name and version of the records' schema.

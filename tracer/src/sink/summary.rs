@@ -1,12 +1,12 @@
 //! The terminal's summary of a run.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{cmp::Reverse, collections::HashMap, fmt::Write as _, time::Duration};
 
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     name,
-    text::{Text, place, printable, unknown, who},
+    text::{Text, place, printable, span, unknown, who},
 };
 use crate::{
     errno,
@@ -14,7 +14,11 @@ use crate::{
 };
 
 /// From this long a run, times of day are ambiguous: dates are shown too.
-const WITH_DATES: std::time::Duration = std::time::Duration::from_hours(12);
+const WITH_DATES: Duration = Duration::from_hours(12);
+/// From this wait on, a listener is of note.
+const LONG: Duration = Duration::from_millis(100);
+/// Most listeners of note that are shown.
+const LISTENERS: usize = 5;
 
 const COLUMNS: [&str; 8] = [
     "COUNT", "REASON", "ERRNO", "PROCESS", "LISTENER", "FIRST", "LAST", "UNIT",
@@ -41,6 +45,7 @@ pub(super) fn render(text: &Text, run: &Run<'_>, clock: &Clock) -> String {
             text.number(run.other)
         ));
     }
+    listeners(text, run, &mut lines);
     lost(text, run, &mut lines);
     hooks(text, run.hooks, &mut lines);
     lines.join("\n")
@@ -136,6 +141,40 @@ fn aligned(row: &[String; COLUMNS.len()], widths: [usize; COLUMNS.len()]) -> Str
         }
     }
     line
+}
+
+/// Where connections waited for long, or cookies were sent.
+fn listeners(text: &Text, run: &Run<'_>, lines: &mut Vec<String>) {
+    let of_note = run
+        .listeners
+        .iter()
+        .filter(|one| {
+            one.cookies > 0
+                || one
+                    .waited
+                    .as_ref()
+                    .is_some_and(|waits| waits.longest >= LONG)
+        })
+        .take(LISTENERS);
+    for one in of_note {
+        let name = name::listener(&one.listener).unwrap_or_else(unknown);
+        let mut line = format!("{name}: {} accepted", text.number(one.accepted));
+        if let Some(waits) = &one.waited {
+            let [half, most, longest] =
+                [waits.below(0.5), waits.below(0.99), waits.longest].map(|wait| {
+                    span(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX))
+                });
+            // Writing to a string cannot fail.
+            let _ = write!(
+                line,
+                "; waits in the queue: half below {half}, 99 % below {most}, longest {longest}"
+            );
+        }
+        if one.cookies > 0 {
+            let _ = write!(line, "; {} SYN cookies sent", text.number(one.cookies));
+        }
+        lines.push(line);
+    }
 }
 
 fn lost(text: &Text, run: &Run<'_>, lines: &mut Vec<String>) {

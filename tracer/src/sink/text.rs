@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
+use turnaway_common::Reason;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::{name, summary};
@@ -122,7 +123,12 @@ impl Text {
         ];
         let mut place = place(who);
         if let Some(waited) = failure.waited_ns {
-            place.push_str(&format!(" waited {}", span(waited)));
+            let how = match (key.reason, failure.ended) {
+                (_, true) => "ended after",
+                (Reason::QueueStalled, false) => "for",
+                _ => "waited",
+            };
+            place.push_str(&format!(" {how} {}", span(waited)));
         }
         if let Some(peer) = failure.peer {
             place.push_str(&format!(" from {peer}"));
@@ -148,6 +154,43 @@ impl Text {
             in_the_last(period),
         );
         self.paint(DIM, &what)
+    }
+
+    /// What a poll found: exactly `count` failures of the last `period`.
+    #[must_use]
+    pub fn polled(
+        &self,
+        failures: &Failures<'_>,
+        count: u64,
+        period: Duration,
+        clock: &Clock,
+    ) -> String {
+        let listener = failures.listener;
+        let party = failures.who.party.as_ref();
+        let cells = [
+            self.time(clock.wall_of_monotonic(failures.last_ns)),
+            failures.key.reason.code().to_owned(),
+            unknown(),
+            party.map_or_else(unknown, pid),
+            party.map_or_else(unknown, |party| comm(&party.facts)),
+            name::listener(listener).unwrap_or_else(unknown),
+            listener.queue.map_or_else(unknown, |queue| {
+                format!("{}/{}", queue.depth, queue.backlog)
+            }),
+            unknown(),
+        ];
+        let place = format!(
+            "{} {} {}",
+            place(failures.who),
+            self.number(count),
+            in_the_last(period)
+        );
+        let style = |column| match column {
+            0 => DIM,
+            1 => BAD,
+            _ => Style::new(),
+        };
+        self.line(&cells, &place, style, Style::new())
     }
 
     /// What to do, one line for each part.
@@ -306,7 +349,7 @@ pub(super) fn place(who: &Who) -> String {
 }
 
 /// A time span to three digits or so.
-fn span(ns: u64) -> String {
+pub(super) fn span(ns: u64) -> String {
     match ns / 1_000_000 {
         ms @ 0..10_000 => format!("{ms} ms"),
         ms => format!("{:.1} s", ms as f64 / 1000.0),

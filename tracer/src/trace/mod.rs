@@ -1,12 +1,12 @@
 //! `turnaway trace`: from the kernel to the lines, until it is told to stop.
 
 mod output;
+mod pipeline;
+mod watch;
 
 use std::{
-    collections::HashMap,
     io::{self, Write as _},
     os::fd::{AsFd as _, OwnedFd},
-    path::Path,
     time::Duration,
 };
 
@@ -19,30 +19,26 @@ use tokio::{
 use turnaway_common::Reason;
 
 pub use output::Format;
-use output::{End, Output};
+use pipeline::{Pipeline, READING};
+use watch::{Look, Watch};
 
 use crate::{
-    advice::{AboutListener, Advice, Advised, System, advise_listener},
-    aggregate::{Total, Totals},
-    attribute::{Adopted, Attributor, Who},
-    event::{AF_UNIX, Address, Count, Failure, Key, Listener, Process, ProcessId},
+    event::{Failure, Op, ProcessId, Tier},
     filter::Filter,
     kernel::{
         attach::HookStatus,
-        plan::HookName,
-        session::{self, Losses, Session},
+        jiffies,
+        plan::{HookName, Target},
+        session::{self, Session},
         words,
     },
-    record::Clock,
-    sink::stdout::Stdout,
+    queues::{Drops, Served, Stalls, Suspect},
 };
 
-/// How often the counters are read.
-const READING: Duration = Duration::from_secs(1);
-/// Most counters whose growth is kept for a reader that is slow.
-const UNWRITTEN: usize = 10_000;
-/// How long the last lines may take to be written.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// Between two looks at least.
+const SOONEST: Duration = Duration::from_millis(200);
+/// How long the first and the last look at queues may take.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What to trace and how to show it.
 #[derive(Clone, Debug)]
@@ -61,6 +57,8 @@ pub struct Options {
     pub quiet: bool,
     /// Show how much each counter grew.
     pub counts: bool,
+    /// From this long without an accept, a queue in which connections wait is stalled.
+    pub stalled: Duration,
 }
 
 /// Traces until it is told to stop, by a signal or by the options.
@@ -76,19 +74,19 @@ async fn trace(options: &Options) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let session = Session::start(&options.session)?;
-    // The main job: a run without it would find nothing and look like good news.
-    if session
-        .hooks()
-        .iter()
-        .any(|hook| hook.hook == HookName::Accept && hook.attached.is_none())
+    // A run that is blind to its main job would find nothing and look like good news.
+    let blind = |hook: &HookStatus| hook.attached.is_none();
+    let hooks = session.hooks();
+    if hooks.iter().all(blind) || hooks.iter().any(|hook| hook.hook == HookName::Accept && blind(hook))
     {
         bail!(
-            "failed accepts cannot be seen here: no hook could be attached\n{}",
-            words::refusals(session.hooks())
+            "failures cannot be seen here: no hook could be attached\n{}",
+            words::refusals(hooks)
         );
     }
     let ring = readable(&session).context("cannot wait for the ring buffer")?;
-    let mut run = Run::new(options, session);
+    let mut run = Run::new(options, session)?;
+    run.first_look().await?;
     run.announce();
 
     let deadline = options.duration.map(|duration| Instant::now() + duration);
@@ -104,10 +102,19 @@ async fn trace(options: &Options) -> Result<()> {
                 run.exemplars();
                 ready.clear_ready();
             }
+            () = until(run.queues.as_ref().map(|queues| queues.due)) => run.ask(),
+            look = next_look(&mut run.queues) => run.look(&look),
             _ = readings.tick() => run.counts()?,
         }
     }
-    run.finish()
+    run.finish().await
+}
+
+async fn next_look(queues: &mut Option<Queues>) -> Look {
+    match queues {
+        Some(queues) => queues.watch.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A descriptor of its own for the ring, to wait on while the session reads it.
@@ -129,76 +136,70 @@ struct Run<'a> {
     options: &'a Options,
     session: Session,
     pipeline: Pipeline<'a>,
+    /// What looks at queues, if that is wanted.
+    queues: Option<Queues>,
+    jiffy: Option<Duration>,
 }
 
-/// What comes after the kernel: everything an exemplar or a count goes through.
-struct Pipeline<'a> {
-    options: &'a Options,
-    attributor: Attributor,
-    totals: Totals,
-    output: Output,
-    stdout: Stdout,
-    clock: Clock,
-    system: System,
-    /// Who accepts, by socket inode of the listener.
-    acceptors: HashMap<u64, ProcessId>,
-    lines: u64,
-    /// Growth that there was no room for.
-    unwritten: HashMap<Key, Growth>,
-    /// Lines that could not be written for want of a reader.
-    lost_lines: u64,
-}
-
-/// What a counter grew by since it was last written.
-struct Growth {
-    count: Count,
-    /// How many of them were not shown one by one.
-    more: u64,
-    since: Instant,
-}
-
-impl Growth {
-    /// This growth and what came after it.
-    fn and(mut self, after: &Count, more: u64) -> Self {
-        self.count.count += after.count;
-        self.count.last_ns = after.last_ns;
-        self.count.waited_max_ns = self.count.waited_max_ns.max(after.waited_max_ns);
-        self.more += more;
-        self
-    }
+/// Queues that are looked at once a second.
+struct Queues {
+    watch: Watch,
+    /// Where hooks do not see what is dropped.
+    drops: Option<Drops>,
+    stalls: Stalls,
+    /// Whether hooks see connections that are accepted.
+    accepts_are_seen: bool,
+    suspects: Vec<Suspect>,
+    /// When to look again.
+    due: Instant,
 }
 
 impl<'a> Run<'a> {
-    fn new(options: &'a Options, session: Session) -> Self {
-        Self {
+    fn new(options: &'a Options, session: Session) -> Result<Self> {
+        let polls = session.polls_queues();
+        let wants_stalls = options.session.filter.reasons & (1 << Reason::QueueStalled as u16) != 0;
+        let queues = if polls || wants_stalls {
+            Some(Queues {
+                watch: Watch::start()?,
+                drops: polls.then(Drops::default),
+                stalls: Stalls::new(options.stalled),
+                accepts_are_seen: session
+                    .hooks()
+                    .iter()
+                    .any(|hook| hook.hook == HookName::Accepted && hook.attached.is_some()),
+                suspects: Vec::new(),
+                due: Instant::now() + READING,
+            })
+        } else {
+            None
+        };
+        Ok(Self {
             options,
             session,
-            pipeline: Pipeline {
-                options,
-                attributor: Attributor::new(Path::new("/")),
-                totals: Totals::default(),
-                output: Output::new(options.format),
-                stdout: Stdout::start(),
-                clock: Clock::now(),
-                system: System::read(Path::new("/")),
-                acceptors: HashMap::new(),
-                lines: 0,
-                unwritten: HashMap::new(),
-                lost_lines: 0,
-            },
+            pipeline: Pipeline::new(options),
+            queues,
+            jiffy: jiffies::length(),
+        })
+    }
+
+    /// Sees what was there before: only what comes from now on is counted.
+    async fn first_look(&mut self) -> Result<()> {
+        let Some(queues) = &mut self.queues else {
+            return Ok(());
+        };
+        let look = tokio::time::timeout(LOOK, queues.watch.next())
+            .await
+            .context("the kernel does not tell which sockets listen (sock_diag)")?;
+        for problem in look.problems() {
+            log::warn!("{problem}");
         }
+        self.look(&look);
+        Ok(())
     }
 
     /// Says on stderr that hooks are in place, and what cannot be seen.
     fn announce(&mut self) {
         let hooks = self.session.hooks();
-        let targets: Vec<String> = hooks
-            .iter()
-            .filter_map(|hook| {
-                let (tier, _) = hook.attached.as_ref()?;
-                Some(format!("{} ({})", words::targets(hook), tier.name()))
-            })
-            .collect();
         let mut said: Vec<String> = Vec::new();
         for hook in hooks.iter().filter(|hook| hook.attached.is_none()) {
             said.push(format!("not seen: {}", hook.hook.unseen()));
@@ -206,9 +207,21 @@ impl<'a> Run<'a> {
                 said.push(format!("  {}: {why}", tier.name()));
             }
         }
+        let names: Vec<String> = hooks
+            .iter()
+            .filter_map(|hook| {
+                let (tier, targets) = hook.attached.as_ref()?;
+                let how = if targets.contains(&Target::SockDiag) {
+                    Tier::Poll
+                } else {
+                    *tier
+                };
+                Some(format!("{} ({})", hook.hook.name(), how.name()))
+            })
+            .collect();
         said.push(format!(
             "tracing with {}; Ctrl-C stops\n",
-            targets.join(", ")
+            names.join(", ")
         ));
         // In one piece: the same terminal may show stdout.
         let _ = io::stderr().write_all(said.join("\n").as_bytes());
@@ -224,223 +237,108 @@ impl<'a> Run<'a> {
     }
 
     fn exemplars(&mut self) {
-        let pipeline = &mut self.pipeline;
-        self.session.drain(|failure| pipeline.exemplar(failure));
+        let mut failures: Vec<Failure> = Vec::new();
+        self.session.drain(|failure| failures.push(failure));
+        for failure in failures {
+            self.note_acceptor(failure.key.op, failure.key.socket_inode);
+            self.pipeline.exemplar(failure);
+        }
     }
 
     fn counts(&mut self) -> Result<()> {
-        self.pipeline.clock = self.pipeline.clock.again();
+        self.pipeline.tick();
         let counts = self.session.take_counts()?;
         // Those of the reading are all in the ring by now: names and lines come first.
         self.exemplars();
         let now = Instant::now();
         for count in counts {
+            self.note_acceptor(count.key.op, count.key.socket_inode);
             self.pipeline.count(count, now);
         }
         self.pipeline.write_rest(now);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<()> {
+    /// Looks up who accepts at a listener that had a failure which was nobody's call.
+    fn note_acceptor(&mut self, op: Op, socket_inode: Option<u64>) {
+        if op == Op::Network
+            && let Some(inode) = socket_inode
+            && let Some(stats) = self.session.listener(inode)
+            && stats.acceptor_tgid != 0
+        {
+            self.pipeline.accepts(
+                inode,
+                ProcessId {
+                    pid: stats.acceptor_tgid,
+                    start_boottime_ns: stats.acceptor_start_ns,
+                },
+            );
+        }
+    }
+
+    /// Has the queues looked at.
+    fn ask(&mut self) {
+        if let Some(queues) = &mut self.queues {
+            queues.due = Instant::now() + READING;
+            queues.watch.ask(queues.suspects.clone());
+        }
+    }
+
+    /// Takes in what the queues look like.
+    fn look(&mut self, look: &Look) {
+        let Some(queues) = &mut self.queues else {
+            return;
+        };
+        let mut counts = Vec::new();
+        if let Some(drops) = &mut queues.drops {
+            counts = drops.poll(&look.poll, look.at_ns);
+            // Of those that were closed before the look and since.
+            counts.extend(drops.closed(&self.session.take_closed()));
+        }
+        let session = &self.session;
+        let seen = queues.accepts_are_seen;
+        let served = |inode| match session.listener(inode) {
+            _ if !seen => Served::Unknown,
+            Some(stats) if stats.last_accept_ns > 0 => Served::At(stats.last_accept_ns),
+            _ => Served::Never,
+        };
+        let stalls = queues
+            .stalls
+            .poll(&look.poll, &look.waiting, served, look.at_ns);
+        queues.suspects = queues.stalls.suspects(&look.poll);
+        if let Some(soon) = queues.stalls.next(look.at_ns) {
+            let soon = Instant::now() + soon.max(SOONEST);
+            queues.due = queues.due.min(soon);
+        }
+        let now = Instant::now();
+        for count in counts {
+            self.note_acceptor(count.key.op, count.key.socket_inode);
+            self.pipeline.count(count, now);
+        }
+        for stall in stalls {
+            self.note_acceptor(Op::Network, stall.failure.key.socket_inode);
+            self.pipeline.stall(stall, now);
+        }
+    }
+
+    async fn finish(mut self) -> Result<()> {
+        if let Some(queues) = &mut self.queues {
+            let suspects = queues.suspects.clone();
+            match queues.watch.last(suspects, LOOK).await {
+                Some(look) => self.look(&look),
+                None => log::warn!("the last look at queues took too long: totals may be too low"),
+            }
+        }
+        let listeners = self.session.listeners();
         self.session.detach()?;
         self.counts()?;
-        self.pipeline.lost_lines += self.pipeline.unwritten.len() as u64;
+        if let Some(queues) = &self.queues {
+            for failure in queues.stalls.lasting() {
+                self.pipeline.still_stalled(&failure);
+            }
+        }
         let losses = self.session.losses()?;
-        let summary = self.pipeline.summary(losses, self.session.hooks());
-        self.pipeline.must(summary);
-        self.pipeline.stdout.finish(FAREWELL)
+        self.pipeline
+            .finish(losses, self.session.hooks(), listeners, self.jiffy)
     }
-}
-
-impl Pipeline<'_> {
-    fn done(&self) -> bool {
-        self.stdout.failed() || self.options.lines.is_some_and(|most| self.lines >= most)
-    }
-
-    fn exemplar(&mut self, mut failure: Failure) {
-        if self.is_of_no_matter(&failure.key) {
-            return;
-        }
-        let who = self.who(&mut failure.key, &mut failure.process);
-        if !self.options.filter.wants(&failure.key, &failure.listener, &who) {
-            return;
-        }
-        let show = !self.options.quiet && !self.done();
-        let mut shown = false;
-        if show {
-            let used = who
-                .party
-                .as_ref()
-                .and_then(|party| self.attributor.open_descriptors(party.id));
-            let attributor = &self.attributor;
-            let system = self.system;
-            let line = self.output.event(&failure, &who, used, &self.clock, || {
-                advise(attributor, system, &failure.key, &failure.listener, &who)
-            });
-            shown = self.stdout.offer(line);
-            if shown {
-                self.lines += 1;
-            } else {
-                self.lost_lines += 1;
-            }
-        }
-        self.totals.exemplar(&failure, shown);
-    }
-
-    fn count(&mut self, mut count: Count, now: Instant) {
-        if self.is_of_no_matter(&count.key) {
-            return;
-        }
-        let who = self.who(&mut count.key, &mut count.process);
-        self.name(&mut count.listener, &count.key);
-        if !self.options.filter.wants(&count.key, &count.listener, &who) {
-            return;
-        }
-        let more = self.totals.count(&count);
-        if !self.options.counts {
-            return;
-        }
-        let growth = match self.unwritten.remove(&count.key) {
-            Some(before) => before.and(&count, more),
-            None => Growth {
-                count,
-                more,
-                since: now.checked_sub(READING).unwrap_or(now),
-            },
-        };
-        self.write_growth(growth, &who, now);
-    }
-
-    /// The end of a listener is of interest only if it had failures.
-    fn is_of_no_matter(&self, key: &Key) -> bool {
-        key.reason == Reason::ListenerClosed
-            && !key
-                .socket_inode
-                .is_some_and(|inode| self.totals.has_failures_of(inode))
-    }
-
-    /// Writes what a counter grew by. What there is no room for is kept, and written with
-    /// the next growth: no record is left out of the sum.
-    fn write_growth(&mut self, growth: Growth, who: &Who, now: Instant) {
-        let Growth { count, more, since } = &growth;
-        let period = now.saturating_duration_since(*since);
-        let line = self.output.count(count, *more, period, who, &self.clock);
-        if let Some(line) = line
-            && !self.stdout.offer(line)
-        {
-            if self.unwritten.len() < UNWRITTEN {
-                self.unwritten.insert(growth.count.key, growth);
-            } else {
-                self.lost_lines += 1;
-            }
-        }
-    }
-
-    /// Tries again to write what there was no room for.
-    fn write_rest(&mut self, now: Instant) {
-        for (_, mut growth) in std::mem::take(&mut self.unwritten) {
-            let who = self.who(&mut growth.count.key, &mut growth.count.process);
-            self.write_growth(growth, &who, now);
-        }
-    }
-
-    /// Whose a failure is. One that a kernel worker met is given to the program that it
-    /// worked for, where that can be found; one that was nobody's call is its listener's.
-    fn who(&mut self, key: &mut Key, process: &mut Option<Process>) -> Who {
-        let (Some(id), Some(facts)) = (key.process, process.as_mut()) else {
-            return match key.socket_inode {
-                Some(inode) => {
-                    let acceptor = self.acceptors.get(&inode).copied();
-                    self.attributor.of_listener(inode, acceptor)
-                }
-                None => Who::default(),
-            };
-        };
-        let mut id = id;
-        if facts.kernel_worker
-            && let Some(inode) = key.socket_inode
-            && let Some(Adopted { id: found, facts: of }) = self.attributor.adopt(inode, facts)
-        {
-            id = found;
-            key.process = Some(found);
-            *facts = of;
-        }
-        let identity = self.attributor.process(id, facts);
-        Who::process(id, facts.clone(), identity)
-    }
-
-    /// Counts come without the names of AF_UNIX listeners: an exemplar has them, or procfs
-    /// where none got through.
-    fn name(&self, listener: &mut Listener, key: &Key) {
-        if listener.family == Some(AF_UNIX)
-            && let Some(inode) = key.socket_inode
-        {
-            listener.address = self.totals.path(inode).cloned().or_else(|| {
-                let path = self.attributor.unix_path(key.process?, inode)?;
-                Some(Address::Unix(path))
-            });
-        }
-    }
-
-    fn summary(&mut self, losses: Losses, hooks: &[HookStatus]) -> String {
-        let totals: Vec<(Key, Total)> = self
-            .totals
-            .sorted()
-            .into_iter()
-            .map(|(key, total)| (*key, total.clone()))
-            .collect();
-        let totals = totals
-            .iter()
-            .map(|(key, total)| (key, total, self.who(&mut { *key }, &mut total.process.clone())))
-            .collect();
-        let end = End {
-            totals,
-            other: self.totals.other(),
-            losses,
-            lost_lines: self.lost_lines,
-            hooks,
-        };
-        let attributor = &self.attributor;
-        let system = self.system;
-        self.output.summary(&end, &self.clock, |key, total, who| {
-            advise(attributor, system, key, &total.listener, who)
-        })
-    }
-
-    fn must(&mut self, text: String) {
-        if !self.stdout.must(text, FAREWELL) {
-            self.lost_lines += 1;
-        }
-    }
-}
-
-fn advise(
-    attributor: &Attributor,
-    system: System,
-    key: &Key,
-    listener: &Listener,
-    who: &Who,
-) -> Advice {
-    let party = who.party.as_ref();
-    if let (Some(party), Some(errno)) = (party, key.errno) {
-        return crate::advice::advise(
-            key.reason,
-            &Advised {
-                pid: party.id.pid,
-                identity: &party.identity,
-                errno,
-                op: key.op,
-                nofile: party.facts.nofile,
-                limits: attributor.nofile_limits(party.id),
-                system,
-            },
-        );
-    }
-    advise_listener(
-        key.reason,
-        &AboutListener {
-            listener,
-            pid: party.map(|party| party.id.pid),
-        },
-    )
 }

@@ -13,9 +13,9 @@ use crate::{
     advice::Advice,
     aggregate::Total,
     attribute::Who,
-    event::{Count, Failure, Key, ProcessId},
+    event::{Count, Failure, Key, ProcessId, Tier},
     kernel::{attach::HookStatus, session::Losses, words},
-    record::{Clock, CountRecord, Event, Failures, Hook, HookState, Lost, Run, Summary},
+    record::{Clock, CountRecord, Event, Failures, Hook, HookState, Listening, Lost, Run, Summary},
     sink::text::{Look, Text},
     text,
 };
@@ -71,6 +71,8 @@ pub(super) struct End<'a> {
     pub(super) lost_lines: u64,
     /// The hooks.
     pub(super) hooks: &'a [HookStatus],
+    /// What went well.
+    pub(super) listeners: &'a [Listening],
 }
 
 impl Output {
@@ -136,6 +138,9 @@ impl Output {
     ) -> Option<String> {
         let failures = Failures::of_count(count, who);
         match &self.text {
+            Some(text) if count.key.tier == Tier::Poll && more > 0 => {
+                Some(text.polled(&failures, more, period, clock))
+            }
             Some(text) => (more > 0).then(|| text.more(&failures, more, period)),
             None => Some(json(&CountRecord::new(
                 &self.host,
@@ -187,6 +192,7 @@ impl Output {
                 output: end.lost_lines,
             },
             hooks: &hooks,
+            listeners: end.listeners,
         };
         let Some(text) = &self.text else {
             return json(&Summary::new(&self.host, &run, clock));

@@ -1,0 +1,493 @@
+//! Queues of listeners: too many connections, too slow an acceptor, or none. Each in a network
+//! namespace of its own, where nothing else is counted: the kernel's counters there are the truth.
+
+use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::full::Full;
+use super::listening::{Listening, queued_connections};
+use super::{Stage, fail};
+use crate::sys::{self, Call, SockAddr};
+use crate::truth::{Failures, Process, Tally};
+use crate::wait;
+
+/// Counters of the calling thread's network namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counters {
+    /// `ListenOverflows`.
+    overflows: u64,
+    /// `ListenDrops`.
+    drops: u64,
+    /// `TCPReqQFullDoCookies`.
+    cookies: u64,
+    /// `TCPReqQFullDrop`.
+    request_drops: u64,
+}
+
+impl Counters {
+    fn read() -> Result<Self> {
+        let text = fs::read_to_string("/proc/thread-self/net/netstat")?;
+        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+        let (names, values) = (
+            lines.next().context("no names")?,
+            lines.next().context("no values")?,
+        );
+        let value = |wanted: &str| {
+            names
+                .split(' ')
+                .zip(values.split(' '))
+                .find(|(name, _)| *name == wanted)
+                .and_then(|(_, value)| value.parse().ok())
+                .with_context(|| format!("no {wanted}"))
+        };
+        Ok(Self {
+            overflows: value("ListenOverflows")?,
+            drops: value("ListenDrops")?,
+            cookies: value("TCPReqQFullDoCookies")?,
+            request_drops: value("TCPReqQFullDrop")?,
+        })
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            overflows: self.overflows - before.overflows,
+            drops: self.drops - before.drops,
+            cookies: self.cookies - before.cookies,
+            request_drops: self.request_drops - before.request_drops,
+        }
+    }
+}
+
+/// Goes into a network namespace where nothing happens.
+fn quiet() -> Result<()> {
+    sys::unshare(libc::CLONE_NEWNET)?;
+    sys::loopback_up()?;
+    Ok(())
+}
+
+fn set(name: &str, value: &str) -> Result<()> {
+    let path = format!("/proc/sys/net/ipv4/{name}");
+    fs::write(&path, value).with_context(|| format!("cannot write {path}"))
+}
+
+/// Addresses and ports of clients, as `address port`.
+fn names(clients: &[OwnedFd], address: &str) -> Result<Vec<String>> {
+    clients
+        .iter()
+        .map(|client| {
+            let port = SockAddr::bound_to(client)?.port().context("no port")?;
+            Ok(format!("{address} {port}"))
+        })
+        .collect()
+}
+
+fn wait_for_overflows(before: Counters, least: u64) -> Result<()> {
+    wait::until_true("overflows", || {
+        Ok(Counters::read()?.since(before).overflows >= least)
+    })
+}
+
+fn one_failure(stage: &mut Stage, process: &Process, failure: Failures) -> Result<()> {
+    ensure!(failure.count > 0, "nothing failed");
+    stage.report(&Tally {
+        pids: vec![process.pid],
+        failures: vec![failure],
+        accepted: 0,
+    })
+}
+
+/// SYNs that find the accept queue full.
+pub fn syn_overflow(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    syn_overflow_of(stage, &Listening::tcp4(2)?, "127.0.0.1")
+}
+
+/// The same by IPv6.
+pub fn syn_overflow_ipv6(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    syn_overflow_of(stage, &Listening::tcp6(2)?, "::1")
+}
+
+/// The same at a listener of MPTCP, for clients that come by TCP.
+pub fn syn_overflow_mptcp(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    syn_overflow_of(stage, &Listening::mptcp(2)?, "127.0.0.1")
+}
+
+fn syn_overflow_of(stage: &mut Stage, listening: &Listening, address: &str) -> Result<()> {
+    // The kernel lets one more in than the backlog.
+    let _queued = listening.queue_up(3)?;
+    let process = Process::current()?;
+    stage.ready()?;
+    let before = Counters::read()?;
+    let clients = (0..5)
+        .map(|_| listening.begin())
+        .collect::<Result<Vec<_>>>()?;
+    let peers = names(&clients, address)?;
+    // The last comes when one of them tries again: packets are counted, not clients.
+    wait_for_overflows(before, 6)?;
+    drop(clients);
+    let counted = Counters::read()?.since(before);
+    ensure!(counted.overflows == counted.drops, "{counted:?}");
+    let mut truth = listening.truth(3);
+    // What listens for an MPTCP socket is a TCP socket of its own.
+    truth.protocol = Some("tcp".to_owned());
+    let mut failure = Failures::of_listener(
+        "queue.syn_overflow",
+        process.clone(),
+        truth,
+        counted.overflows,
+    )
+    .held_by(&[process.pid]);
+    failure.peers = peers;
+    one_failure(stage, &process, failure)
+}
+
+/// The last ACKs of handshakes that find the accept queue full.
+pub fn ack_overflow(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    ack_overflow_of(stage, &Listening::tcp4(8)?, "queue.ack_overflow", "127.0.0.1")
+}
+
+/// The same by IPv6.
+pub fn ack_overflow_ipv6(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    ack_overflow_of(stage, &Listening::tcp6(8)?, "queue.ack_overflow", "::1")
+}
+
+/// An IPv6 listener, IPv4 clients: the kernel goes through both families' functions.
+pub fn ack_overflow_dual_stack(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    let listening = Listening::dual_stack(8)?;
+    ack_overflow_of(stage, &listening, "queue.ack_overflow", "127.0.0.1")
+}
+
+/// The same, where the kernel resets them.
+pub fn rst_overflow(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    set("tcp_abort_on_overflow", "1")?;
+    ack_overflow_of(stage, &Listening::tcp4(8)?, "queue.rst_overflow", "127.0.0.1")
+}
+
+/// Handshakes end when clients send something, so that they can be begun while there is room
+/// and ended when there is none.
+fn ack_overflow_of(
+    stage: &mut Stage,
+    listening: &Listening,
+    reason: &str,
+    address: &str,
+) -> Result<()> {
+    const BACKLOG: u32 = 8;
+    sys::defer_accept(listening.socket(), 60)?;
+    let connect = |count| {
+        (0..count)
+            .map(|_| {
+                let client = listening.client()?;
+                listening.connect(&client)?;
+                Ok(client)
+            })
+            .collect::<Result<Vec<_>>>()
+    };
+    let speak = |clients: &[OwnedFd]| clients.iter().try_for_each(sys::write_byte);
+    let queued = connect(BACKLOG)?;
+    speak(&queued)?;
+    listening.wait_for_queue(BACKLOG)?;
+    let clients = connect(BACKLOG)?;
+    let peers = names(&clients, address)?;
+    let process = Process::current()?;
+    stage.ready()?;
+    let before = Counters::read()?;
+    // The first fits, the others do not.
+    for client in &clients {
+        // One that was reset cannot say so before.
+        let _ = sys::write_byte(client);
+    }
+    wait_for_overflows(before, u64::from(BACKLOG) - 1)?;
+    drop(clients);
+    let counted = Counters::read()?.since(before);
+    ensure!(counted.overflows == counted.drops, "{counted:?}");
+    let truth = listening.truth(BACKLOG + 1);
+    let mut failure = Failures::of_listener(reason, process.clone(), truth, counted.overflows)
+        .held_by(&[process.pid]);
+    failure.peers = peers;
+    one_failure(stage, &process, failure)
+}
+
+/// SYNs that find the request queue full, and no cookies.
+pub fn syn_flood(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    set("tcp_syncookies", "0")?;
+    flood(stage, 4, 4)
+}
+
+/// SYNs that the kernel drops before the request queue is full: the last quarter of what
+/// `tcp_max_syn_backlog` allows is for peers that it knows.
+pub fn syn_backlog(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    set("tcp_syncookies", "0")?;
+    set("tcp_max_syn_backlog", "8")?;
+    flood(stage, 64, 7)
+}
+
+fn flood(stage: &mut Stage, backlog: u32, requests: usize) -> Result<()> {
+    let listening = Listening::tcp4(backlog)?;
+    sys::defer_accept(listening.socket(), 60)?;
+    let begun = (0..requests)
+        .map(|_| listening.begin())
+        .collect::<Result<Vec<_>>>()?;
+    let process = Process::current()?;
+    stage.ready()?;
+    let before = Counters::read()?;
+    let clients = (0..5)
+        .map(|_| listening.begin())
+        .collect::<Result<Vec<_>>>()?;
+    let peers = names(&clients, "127.0.0.1")?;
+    wait::until_true("drops", || {
+        Ok(Counters::read()?.since(before).drops >= 5)
+    })?;
+    drop(clients);
+    let counted = Counters::read()?.since(before);
+    ensure!(counted.overflows == 0 && counted.cookies == 0, "{counted:?}");
+    let mut failure = Failures::of_listener(
+        "queue.syn_flood",
+        process.clone(),
+        listening.truth(0),
+        counted.drops,
+    )
+    .held_by(&[process.pid]);
+    failure.peers = peers;
+    if counted.request_drops == 0 {
+        // The kernel has no counter for these, so that a poll cannot tell.
+        failure.polled = Some("queue.dropped".to_owned());
+    } else {
+        ensure!(counted.request_drops == counted.drops, "{counted:?}");
+    }
+    drop(begun);
+    one_failure(stage, &process, failure)
+}
+
+/// Cookies are no failures.
+pub fn cookies(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    set("tcp_syncookies", "1")?;
+    let listening = Listening::tcp4(4)?;
+    sys::defer_accept(listening.socket(), 60)?;
+    let _begun = (0..4)
+        .map(|_| listening.begin())
+        .collect::<Result<Vec<_>>>()?;
+    let process = Process::current()?;
+    stage.ready()?;
+    let before = Counters::read()?;
+    let _clients = (0..3)
+        .map(|_| listening.begin())
+        .collect::<Result<Vec<_>>>()?;
+    wait::until_true("cookies", || {
+        Ok(Counters::read()?.since(before).cookies >= 3)
+    })?;
+    let counted = Counters::read()?.since(before);
+    ensure!(counted.drops == 0 && counted.cookies == 3, "{counted:?}");
+    stage.report(&Tally {
+        pids: vec![process.pid],
+        failures: Vec::new(),
+        accepted: 0,
+    })
+}
+
+/// Two listeners share a port; nobody accepts on one of them.
+pub fn reuseport(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    let served = Listening::sharing(0, 64)?;
+    let stuck = Listening::sharing(served.port()?, 1)?;
+    let process = Process::current()?;
+    stage.ready()?;
+    let before = Counters::read()?;
+    let mut clients = Vec::new();
+    // Which of the two a client gets is by chance.
+    wait::until_true("overflows of the one that is stuck", || {
+        clients.push(served.begin()?);
+        while sys::poll_readable(served.fd(), Duration::ZERO)? {
+            drop(sys::accept4(served.fd(), 0)?);
+        }
+        Ok(Counters::read()?.since(before).overflows >= 5)
+    })?;
+    drop(clients);
+    let counted = Counters::read()?.since(before);
+    ensure!(counted.overflows == counted.drops, "{counted:?}");
+    let failure = Failures::of_listener(
+        "queue.syn_overflow",
+        process.clone(),
+        stuck.truth(2),
+        counted.overflows,
+    )
+    .held_by(&[process.pid]);
+    one_failure(stage, &process, failure)
+}
+
+/// A listener that overflows and is gone, with its process and its namespace, before anybody
+/// can look.
+pub fn closed_at_once(stage: &mut Stage) -> Result<()> {
+    let own = Process::current()?;
+    stage.ready()?;
+    let (reader, writer) = sys::pipe()?;
+    sys::fork(|| {
+        quiet()?;
+        let listening = Listening::tcp4(2)?;
+        let _queued = listening.queue_up(3)?;
+        let before = Counters::read()?;
+        let _clients = (0..5)
+            .map(|_| listening.begin())
+            .collect::<Result<Vec<_>>>()?;
+        wait_for_overflows(before, 5)?;
+        let counted = Counters::read()?.since(before);
+        let truth = serde_json::to_vec(&(listening.truth(3), counted.overflows))?;
+        let written = unistd_write(&writer, &truth)?;
+        ensure!(written == truth.len(), "a short write");
+        Ok(())
+    })?
+    .wait()?;
+    let mut truth = vec![0; 4096];
+    let read = unistd_read(&reader, &mut truth)?;
+    let (listener, count) = serde_json::from_slice(&truth[..read])?;
+    // Nobody holds it any more, and nobody accepted.
+    let mut failure = Failures::of_listener("queue.syn_overflow", Process::default(), listener, count)
+        .held_by(&[]);
+    failure.process.pid = 0;
+    stage.report(&Tally {
+        pids: vec![own.pid, 0],
+        failures: vec![failure],
+        accepted: 0,
+    })
+}
+
+fn unistd_write(fd: &OwnedFd, bytes: &[u8]) -> Result<usize> {
+    use std::io::Write as _;
+    Ok(fs::File::from(fd.try_clone()?).write(bytes)?)
+}
+
+fn unistd_read(fd: &OwnedFd, bytes: &mut [u8]) -> Result<usize> {
+    use std::io::Read as _;
+    Ok(fs::File::from(fd.try_clone()?).read(bytes)?)
+}
+
+/// A jiffy is at most this long.
+const JIFFY: Duration = Duration::from_millis(10);
+
+/// Connections that wait before they are accepted: two for long, one not.
+pub fn slow(stage: &mut Stage) -> Result<()> {
+    const WAIT: Duration = Duration::from_millis(700);
+    quiet()?;
+    let listening = Listening::tcp4(16)?;
+    let process = Process::current()?;
+    stage.ready()?;
+    let _swift = listening.queue_up(1)?;
+    drop(sys::accept4(listening.fd(), 0)?);
+    let begun = Instant::now();
+    let _slow = listening.queue_up(2)?;
+    let queued = Instant::now();
+    // Not a wait for something: it is the time that is under test.
+    std::thread::sleep(WAIT);
+    let waited = queued.elapsed();
+    drop(sys::accept4(listening.fd(), 0)?);
+    drop(sys::accept4(listening.fd(), 0)?);
+    let at_most = begun.elapsed();
+    let mut truth = listening.truth_of_any_queue();
+    truth.queue = None;
+    let mut failure = Failures::of_listener("queue.slow", process.clone(), truth, 2);
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos());
+    failure.waited = Some((
+        nanos(waited.saturating_sub(2 * JIFFY))?,
+        nanos(at_most + 2 * JIFFY)?,
+    ));
+    one_failure(stage, &process, failure)
+}
+
+/// Connections wait, and nobody accepts for a while, then somebody does.
+pub fn stalled(stage: &mut Stage) -> Result<()> {
+    const STALL: Duration = Duration::from_millis(4_200);
+    quiet()?;
+    let listening = Listening::tcp4(16)?;
+    let process = Process::current()?;
+    stage.ready()?;
+    let begun = Instant::now();
+    let clients = listening.queue_up(2)?;
+    std::thread::sleep(STALL);
+    drop(sys::accept4(listening.fd(), 0)?);
+    drop(sys::accept4(listening.fd(), 0)?);
+    let ended = begun.elapsed();
+    // The end is seen by the look that follows.
+    std::thread::sleep(Duration::from_millis(1_500));
+    let address = names(&clients[..1], "127.0.0.1")?;
+    let mut truth = listening.truth_of_any_queue();
+    truth.queue = None;
+    let mut failure = Failures::of_listener("queue.stalled", process.clone(), truth, 1)
+        .held_by(&[process.pid]);
+    failure.peers = address;
+    // One when it began, one when it ended.
+    failure.shown = Some(2);
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos());
+    failure.waited = Some((
+        nanos(Duration::from_secs(2))?,
+        nanos(ended + Duration::from_millis(1_500))?,
+    ));
+    one_failure(stage, &process, failure)
+}
+
+/// A listener is closed while connections wait: the kernel resets them.
+pub fn abandoned(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    let listening = Listening::tcp4(16)?;
+    let port = u32::from(listening.port()?);
+    let clients = listening.queue_up(5)?;
+    let truth = listening.truth(queued_connections(port)?);
+    let process = Process::current()?;
+    stage.ready()?;
+    drop(listening);
+    let mut reset = 0;
+    for client in &clients {
+        // A reset connection is readable, and reading tells why.
+        ensure!(
+            sys::poll_readable(client.as_raw_fd(), Duration::from_secs(10))?,
+            "nothing happened to a client"
+        );
+        let mut byte = [0];
+        let error = unistd_read(client, &mut byte).err();
+        let error = error.and_then(|error| error.downcast::<std::io::Error>().ok());
+        reset += u64::from(
+            error.and_then(|error| error.raw_os_error()) == Some(libc::ECONNRESET),
+        );
+    }
+    let mut failure = Failures::of_listener("queue.abandoned", process.clone(), truth, reset);
+    failure.shown = Some(1);
+    one_failure(stage, &process, failure)
+}
+
+/// A listener that had failures is closed: that is part of what happened. One that had none is
+/// closed too, which is of no matter.
+pub fn listener_closed(stage: &mut Stage) -> Result<()> {
+    const LIMIT: u64 = 40;
+    quiet()?;
+    let listening = Listening::tcp4(16)?;
+    let quiet_one = Listening::tcp4(16)?;
+    let process = Process::current()?;
+    stage.ready()?;
+    let errno = {
+        let _full = Full::at(LIMIT)?;
+        fail(Call::Accept4, listening.fd(), libc::EMFILE, 3)?
+    };
+    let truth = listening.truth(0);
+    drop(quiet_one);
+    drop(listening);
+    let mut closed = Failures::of_listener("listener.closed", process.clone(), truth.clone(), 1);
+    closed.listener.queue = None;
+    stage.report(&Tally {
+        pids: vec![process.pid],
+        failures: vec![
+            Failures::new(process, truth, Call::Accept4, errno, 3).at_limit(LIMIT),
+            closed,
+        ],
+        accepted: 0,
+    })
+}

@@ -1,0 +1,363 @@
+//! What comes after the kernel: everything an exemplar or a count goes through.
+
+use std::{cmp::Reverse, collections::HashMap, path::Path, time::Duration};
+
+use anyhow::Result;
+use tokio::time::Instant;
+use turnaway_common::{ListenerStats, Reason};
+
+use super::{
+    Options,
+    output::{End, Output},
+};
+use crate::{
+    advice::{AboutListener, Advice, Advised, System, advise_listener},
+    aggregate::{Total, Totals},
+    attribute::{Adopted, Attributor, Who},
+    event::{AF_UNIX, Address, Count, Failure, Key, Listener, Process, ProcessId},
+    kernel::{attach::HookStatus, session::Losses},
+    queues::Stall,
+    record::{Clock, Listening},
+    sink::stdout::Stdout,
+};
+
+/// How often the counters are read.
+pub(super) const READING: Duration = Duration::from_secs(1);
+/// Most counters whose growth is kept for a reader that is slow.
+const UNWRITTEN: usize = 10_000;
+/// Most listeners whose acceptor is remembered.
+const ACCEPTORS: usize = 16_384;
+/// Most listeners in a summary.
+const LISTENING: usize = 1000;
+/// How long the last lines may take to be written.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// The state of that.
+pub(super) struct Pipeline<'a> {
+    options: &'a Options,
+    attributor: Attributor,
+    totals: Totals,
+    pub(super) output: Output,
+    stdout: Stdout,
+    clock: Clock,
+    system: System,
+    /// Who accepts, by socket inode of the listener.
+    acceptors: HashMap<u64, ProcessId>,
+    lines: u64,
+    /// Growth that there was no room for.
+    unwritten: HashMap<Key, Growth>,
+    /// Lines that could not be written for want of a reader.
+    lost_lines: u64,
+}
+
+/// What a counter grew by since it was last written.
+struct Growth {
+    count: Count,
+    /// How many of them were not shown one by one.
+    more: u64,
+    since: Instant,
+}
+
+impl Growth {
+    /// This growth and what came after it.
+    fn and(mut self, after: &Count, more: u64) -> Self {
+        self.count.count += after.count;
+        self.count.last_ns = after.last_ns;
+        self.count.waited_max_ns = self.count.waited_max_ns.max(after.waited_max_ns);
+        self.more += more;
+        self
+    }
+}
+
+impl<'a> Pipeline<'a> {
+    pub(super) fn new(options: &'a Options) -> Self {
+        Self {
+            options,
+            attributor: Attributor::new(Path::new("/")),
+            totals: Totals::default(),
+            output: Output::new(options.format),
+            stdout: Stdout::start(),
+            clock: Clock::now(),
+            system: System::read(Path::new("/")),
+            acceptors: HashMap::new(),
+            lines: 0,
+            unwritten: HashMap::new(),
+            lost_lines: 0,
+        }
+    }
+
+    /// Sets the clocks against each other again.
+    pub(super) fn tick(&mut self) {
+        self.clock = self.clock.again();
+    }
+
+    /// Notes who accepts on a listener.
+    pub(super) fn accepts(&mut self, socket_inode: u64, acceptor: ProcessId) {
+        // As many as the kernel side keeps; whoever comes back is noted again.
+        if self.acceptors.len() >= ACCEPTORS {
+            self.acceptors.clear();
+        }
+        self.acceptors.insert(socket_inode, acceptor);
+    }
+
+    pub(super) fn done(&self) -> bool {
+        self.stdout.failed() || self.options.lines.is_some_and(|most| self.lines >= most)
+    }
+
+    pub(super) fn exemplar(&mut self, mut failure: Failure) {
+        if self.is_of_no_matter(&failure.key) {
+            return;
+        }
+        let who = self.who(&mut failure.key, &mut failure.process);
+        if !self.options.filter.wants(&failure.key, &failure.listener, &who) {
+            return;
+        }
+        let show = !self.options.quiet && !self.done();
+        let mut shown = false;
+        if show {
+            let used = who
+                .party
+                .as_ref()
+                .and_then(|party| self.attributor.open_descriptors(party.id));
+            let attributor = &self.attributor;
+            let system = self.system;
+            let line = self.output.event(&failure, &who, used, &self.clock, || {
+                advise(attributor, system, &failure.key, &failure.listener, &who)
+            });
+            shown = self.stdout.offer(line);
+            if shown {
+                self.lines += 1;
+            } else {
+                self.lost_lines += 1;
+            }
+        }
+        self.totals.exemplar(&failure, shown && !failure.ended);
+    }
+
+    pub(super) fn count(&mut self, mut count: Count, now: Instant) {
+        if self.is_of_no_matter(&count.key) {
+            return;
+        }
+        let who = self.who(&mut count.key, &mut count.process);
+        self.name(&mut count.listener, &count.key);
+        if !self.options.filter.wants(&count.key, &count.listener, &who) {
+            return;
+        }
+        let more = self.totals.count(&count);
+        if !self.options.counts {
+            return;
+        }
+        let growth = match self.unwritten.remove(&count.key) {
+            Some(before) => before.and(&count, more),
+            None => Growth {
+                count,
+                more,
+                since: now.checked_sub(READING).unwrap_or(now),
+            },
+        };
+        self.write_growth(growth, &who, now);
+    }
+
+    /// The end of a listener is of interest only if it had failures.
+    fn is_of_no_matter(&self, key: &Key) -> bool {
+        key.reason == Reason::ListenerClosed
+            && !key
+                .socket_inode
+                .is_some_and(|inode| self.totals.has_failures_of(inode))
+    }
+
+    /// Writes what a counter grew by. What there is no room for is kept, and written with
+    /// the next growth: no record is left out of the sum.
+    fn write_growth(&mut self, growth: Growth, who: &Who, now: Instant) {
+        let Growth { count, more, since } = &growth;
+        let period = now.saturating_duration_since(*since);
+        let line = self.output.count(count, *more, period, who, &self.clock);
+        if let Some(line) = line
+            && !self.stdout.offer(line)
+        {
+            if self.unwritten.len() < UNWRITTEN {
+                self.unwritten.insert(growth.count.key, growth);
+            } else {
+                self.lost_lines += 1;
+            }
+        }
+    }
+
+    /// Tries again to write what there was no room for.
+    pub(super) fn write_rest(&mut self, now: Instant) {
+        for (_, mut growth) in std::mem::take(&mut self.unwritten) {
+            let who = self.who(&mut growth.count.key, &mut growth.count.process);
+            self.write_growth(growth, &who, now);
+        }
+    }
+
+    /// Whose a failure is. One that a kernel worker met is given to the program that it
+    /// worked for, where that can be found; one that was nobody's call is its listener's.
+    fn who(&mut self, key: &mut Key, process: &mut Option<Process>) -> Who {
+        let (Some(id), Some(facts)) = (key.process, process.as_mut()) else {
+            return match key.socket_inode {
+                Some(inode) => {
+                    let acceptor = self.acceptors.get(&inode).copied();
+                    self.attributor.of_listener(inode, acceptor)
+                }
+                None => Who::default(),
+            };
+        };
+        let mut id = id;
+        if facts.kernel_worker
+            && let Some(inode) = key.socket_inode
+            && let Some(Adopted { id: found, facts: of }) = self.attributor.adopt(inode, facts)
+        {
+            id = found;
+            key.process = Some(found);
+            *facts = of;
+        }
+        let identity = self.attributor.process(id, facts);
+        Who::process(id, facts.clone(), identity)
+    }
+
+    /// Counts come without the names of AF_UNIX listeners: an exemplar has them, or procfs
+    /// where none got through.
+    fn name(&self, listener: &mut Listener, key: &Key) {
+        if listener.family == Some(AF_UNIX)
+            && let Some(inode) = key.socket_inode
+        {
+            listener.address = self.totals.path(inode).cloned().or_else(|| {
+                let path = self.attributor.unix_path(key.process?, inode)?;
+                Some(Address::Unix(path))
+            });
+        }
+    }
+
+    /// A stall that began is a failure; what ended is told, and counted no more.
+    pub(super) fn stall(&mut self, stall: Stall, now: Instant) {
+        let failure = stall.failure;
+        if stall.ended {
+            self.totals.waited(&failure);
+            self.exemplar(failure);
+            return;
+        }
+        let count = Count {
+            key: failure.key,
+            count: 1,
+            first_ns: failure.monotonic_ns,
+            last_ns: failure.monotonic_ns,
+            process: None,
+            listener: failure.listener.clone(),
+            waited_max_ns: failure.waited_ns,
+        };
+        self.exemplar(failure);
+        self.count(count, now);
+    }
+
+    /// A stall that lasts: how long it does by now.
+    pub(super) fn still_stalled(&mut self, failure: &Failure) {
+        self.totals.waited(failure);
+    }
+
+    /// Writes the summary and what is left, and ends.
+    pub(super) fn finish(
+        mut self,
+        losses: Losses,
+        hooks: &[HookStatus],
+        listeners: Vec<(u64, ListenerStats)>,
+        jiffy: Option<Duration>,
+    ) -> Result<()> {
+        self.lost_lines += self.unwritten.len() as u64;
+        let listeners = self.listening(listeners, jiffy);
+        let summary = self.summary(losses, hooks, &listeners);
+        self.must(summary);
+        self.stdout.finish(FAREWELL)
+    }
+
+    /// What went well at the listeners that are wanted, those that accepted most first.
+    fn listening(
+        &mut self,
+        listeners: Vec<(u64, ListenerStats)>,
+        jiffy: Option<Duration>,
+    ) -> Vec<Listening> {
+        let mut listening: Vec<Listening> = listeners
+            .into_iter()
+            .map(|(inode, stats)| Listening::new(inode, &stats, jiffy))
+            .collect();
+        listening.sort_by_key(|one| (Reverse(one.accepted), one.inode));
+        let filter = &self.options.filter;
+        let attributor = &mut self.attributor;
+        listening.truncate(LISTENING);
+        listening.retain_mut(|one| {
+            let who = attributor.of_listener(one.inode, one.acceptor);
+            let wanted = filter.wants_listener(&one.listener, &who);
+            one.who = who;
+            wanted
+        });
+        listening
+    }
+
+    fn summary(
+        &mut self,
+        losses: Losses,
+        hooks: &[HookStatus],
+        listeners: &[Listening],
+    ) -> String {
+        let totals: Vec<(Key, Total)> = self
+            .totals
+            .sorted()
+            .into_iter()
+            .map(|(key, total)| (*key, total.clone()))
+            .collect();
+        let totals = totals
+            .iter()
+            .map(|(key, total)| (key, total, self.who(&mut { *key }, &mut total.process.clone())))
+            .collect();
+        let end = End {
+            totals,
+            other: self.totals.other(),
+            losses,
+            lost_lines: self.lost_lines,
+            hooks,
+            listeners,
+        };
+        let attributor = &self.attributor;
+        let system = self.system;
+        self.output.summary(&end, &self.clock, |key, total, who| {
+            advise(attributor, system, key, &total.listener, who)
+        })
+    }
+
+    pub(super) fn must(&mut self, text: String) {
+        if !self.stdout.must(text, FAREWELL) {
+            self.lost_lines += 1;
+        }
+    }
+}
+
+fn advise(
+    attributor: &Attributor,
+    system: System,
+    key: &Key,
+    listener: &Listener,
+    who: &Who,
+) -> Advice {
+    let party = who.party.as_ref();
+    if let (Some(party), Some(errno)) = (party, key.errno) {
+        return crate::advice::advise(
+            key.reason,
+            &Advised {
+                pid: party.id.pid,
+                identity: &party.identity,
+                errno,
+                op: key.op,
+                nofile: party.facts.nofile,
+                limits: attributor.nofile_limits(party.id),
+                system,
+            },
+        );
+    }
+    advise_listener(
+        key.reason,
+        &AboutListener {
+            listener,
+            pid: party.map(|party| party.id.pid),
+        },
+    )
+}
