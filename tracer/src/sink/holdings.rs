@@ -17,7 +17,7 @@ const LABEL: &str = "  held:    ";
 const INDENT: &str = "           ";
 /// Most kinds that are named.
 const MAX_KINDS: usize = 4;
-/// Most groups of sockets that have a line.
+/// Most groups of sockets that have a line, where there are others.
 const MAX_GROUPS: usize = 3;
 /// Most states that sockets of further groups are told apart by.
 const MAX_STATES: usize = 3;
@@ -34,7 +34,11 @@ const LEAK: &str = "  (closed by the peer, not by the program: a leak if it last
 #[must_use]
 pub fn lines(text: &Text, holdings: &Holdings) -> Vec<String> {
     let mut lines = vec![format!("{LABEL}{}", kinds(text, holdings))];
-    let told = holdings.groups.len().min(MAX_GROUPS);
+    let told = match holdings.groups.len() {
+        // One more takes the line that would say that there is one more.
+        groups if groups <= MAX_GROUPS + 1 => groups,
+        _ => MAX_GROUPS,
+    };
     let (told, rest) = holdings.groups.split_at(told);
     let mut details: Vec<(String, bool)> = told
         .iter()
@@ -163,9 +167,8 @@ fn others(text: &Text, rest: &[SocketGroup]) -> Option<(String, bool)> {
     if left > 0 {
         parts.push(format!("{} other", text.number(left)));
     }
-    let groups = if rest.len() == 1 { "group" } else { "groups" };
     let line = format!(
-        "{} in {} more {groups}: {}",
+        "{} in {} more groups: {}",
         text.number(all),
         text.number(rest.len() as u64),
         parts.join(", "),

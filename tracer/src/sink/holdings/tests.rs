@@ -101,6 +101,16 @@ fn many_places_are_added_up_by_state() {
 }
 
 #[test]
+fn a_line_for_each_group_that_fits() {
+    let mut holdings = pooler();
+    holdings.groups.push(to("SYN_SENT", 2));
+    holdings.groups.push(group(Some("LISTEN"), 1));
+    let lines = lines(&Text::default(), &holdings);
+    assert_eq!(lines.len(), 5);
+    assert_eq!(lines[4], format!("{INDENT}1 LISTEN"));
+}
+
+#[test]
 fn never_more_than_six_lines_and_one_explanation() {
     let mut holdings = pooler();
     holdings.groups = (0..9).map(|_| to("CLOSE_WAIT", 100)).collect();
