@@ -34,6 +34,9 @@ pub struct KeyFields {
     /// Where nobody's call failed: every process that holds the listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holders: Option<Vec<HolderFields>>,
+    /// Whether every process could be looked at: if not, others may hold it too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holders_complete: Option<bool>,
     /// On what.
     pub listener: ListenerFields,
     /// Descriptors and their limit.
@@ -229,9 +232,8 @@ impl KeyFields {
             op,
             process: party.map(|party| ProcessFields::new(party, clock)),
             holders: holders
-                // What was not looked at may hold it too: no list is better than half of one.
-                .filter(|holders| holders.complete)
                 .map(|holders| holders.processes.iter().map(HolderFields::new).collect()),
+            holders_complete: holders.map(|holders| holders.complete),
             listener: ListenerFields::new(key.socket_inode, listener),
             fd: party.and_then(|party| FdFields::new(key.op, &party.facts, fd_used)),
             tier: key.tier,
