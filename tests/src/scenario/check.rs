@@ -41,7 +41,7 @@ pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<S
         ("event", &records.events),
     ] {
         for key in keys.iter().filter(ours) {
-            let Some(index) = tally.failures.iter().position(|truth| is_of(truth, key)) else {
+            let Some(index) = tally.failures.iter().position(|truth| is_of(tally, truth, key)) else {
                 found.push(format!("a {kind} of what did not happen: {key:?}"));
                 continue;
             };
@@ -62,7 +62,7 @@ pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<S
     for truth in &tally.failures {
         let of_truth = |keys: &[Key]| -> Vec<u64> {
             keys.iter()
-                .filter(|key| is_of(truth, key))
+                .filter(|key| is_of(tally, truth, key))
                 .map(|key| key.count.unwrap_or(1))
                 .collect()
         };
@@ -114,8 +114,11 @@ fn name(truth: &Failures) -> String {
 }
 
 /// Whether a record is of these failures.
-fn is_of(truth: &Failures, key: &Key) -> bool {
-    truth.process.pid == key.process.pid
+fn is_of(tally: &Tally, truth: &Failures, key: &Key) -> bool {
+    // Who it was may not be known any more.
+    let process = truth.process.pid == key.process.pid
+        || truth.process.pid == 0 && tally.pids.contains(&key.process.pid);
+    process
         && truth.errno == key.errno
         && truth.reason() == key.reason
         && truth.call == key.call()
@@ -133,7 +136,9 @@ fn fields(found: &mut Vec<String>, kind: &str, truth: &Failures, key: &Key, scop
         && (scope.tier == "tracepoint" || truth.reason() == "queue.stalled");
     let tier = if is_polled { "poll" } else { scope.tier };
     compare.same("tier", &tier, &key.tier.as_str());
-    if let Some(holders) = &truth.holders {
+    if let Some(holders) = &truth.holders
+        && truth.process.pid != 0
+    {
         let got = key.holders.iter().flatten();
         let got: Vec<u32> = got.map(|holder| holder.pid).collect();
         compare.same("holders", holders, &got);

@@ -38,6 +38,8 @@ pub struct Attributor {
     containers: Cache<ContainerId, Believed<Container>>,
     cgroups: Cache<u64, Option<Vec<u8>>>,
     owners: Cache<u64, Believed<Owners>>,
+    /// Who was found at a listener last.
+    parties: Cache<u64, Party>,
 }
 
 /// A program found behind a kernel worker.
@@ -124,6 +126,7 @@ impl Attributor {
             containers: Cache::new(OTHERS),
             cgroups: Cache::new(OTHERS),
             owners: Cache::new(OTHERS),
+            parties: Cache::new(OTHERS),
         }
     }
 
@@ -259,12 +262,24 @@ impl Attributor {
                 syscall: None,
                 kernel_worker: false,
             };
-            let identity = self.process(id, &facts);
             Some(Party {
                 id,
                 facts,
-                identity,
+                identity: Rc::default(),
             })
+        });
+        // One that is gone is still the one that it was.
+        let party = match party {
+            Some(party) => {
+                self.parties.insert(socket_inode, party.clone());
+                Some(party)
+            }
+            None if owners.pids.is_empty() => self.parties.get(&socket_inode).cloned(),
+            None => None,
+        };
+        let party = party.map(|party| Party {
+            identity: self.process(party.id, &party.facts),
+            ..party
         });
         Who {
             party,
