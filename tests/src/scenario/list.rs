@@ -131,7 +131,11 @@ pub const ALL: &[Scenario] = &[
     drops("queue_syn_overflow_mptcp", queue::syn_overflow_mptcp).needs(env::mptcp),
     drops("queue_ack_overflow", queue::ack_overflow),
     drops("queue_ack_overflow_ipv6", queue::ack_overflow_ipv6).needs(env::ipv6),
-    drops("queue_ack_overflow_dual_stack", queue::ack_overflow_dual_stack).needs(env::ipv6),
+    drops(
+        "queue_ack_overflow_dual_stack",
+        queue::ack_overflow_dual_stack,
+    )
+    .needs(env::ipv6),
     drops("queue_rst_overflow", queue::rst_overflow),
     drops("queue_syn_flood", queue::syn_flood),
     drops("queue_syn_backlog", queue::syn_backlog),

@@ -312,7 +312,9 @@ fn listen_queue(features: &Features, tier: Tier) -> Result<Vec<Attachment>, Stri
     for (function, [fentry, fexit, kprobe, kretprobe]) in ARRIVALS {
         if function != "tcp_conn_request" {
             match found(function) {
-                Some(found) => expect_first(function, found, &["struct sock *", "struct sk_buff *"])?,
+                Some(found) => {
+                    expect_first(function, found, &["struct sock *", "struct sk_buff *"])?
+                }
                 // A kernel without IPv6.
                 None if function == "tcp_v6_syn_recv_sock" => continue,
                 None => return Err(absent(function)),
@@ -395,7 +397,12 @@ fn listen_close(features: &Features, tier: Tier) -> Result<Vec<Attachment>, Stri
             features.tracepoints.get("inet_sock_set_state"),
             &["struct sock *", "int", "int"],
         )
-        .map(|()| one("closed_tracepoint", Target::BtfTracepoint("inet_sock_set_state"))),
+        .map(|()| {
+            one(
+                "closed_tracepoint",
+                Target::BtfTracepoint("inet_sock_set_state"),
+            )
+        }),
     }
 }
 
@@ -488,10 +495,7 @@ fn sys_accept4(features: &Features) -> Result<(), String> {
     )
 }
 
-fn syscall_exits(
-    features: &Features,
-    program: &'static str,
-) -> Result<Vec<Attachment>, String> {
+fn syscall_exits(features: &Features, program: &'static str) -> Result<Vec<Attachment>, String> {
     match &features.tracefs {
         Some(Ok(_)) => {}
         Some(Err(why)) => return Err(why.clone()),
@@ -592,7 +596,10 @@ mod tests {
     fn recent() -> Features {
         Features {
             functions: prototypes(&[
-                ("__sys_accept4", &["int", "struct sockaddr *", "int *", "int"]),
+                (
+                    "__sys_accept4",
+                    &["int", "struct sockaddr *", "int *", "int"],
+                ),
                 ("io_accept", &["struct io_kiocb *", "unsigned int"]),
                 ("io_issue_sqe", &["struct io_kiocb *", "unsigned int"]),
                 (
@@ -625,7 +632,10 @@ mod tests {
                         "bool *",
                     ],
                 ),
-                ("inet_csk_accept", &["struct sock *", "struct proto_accept_arg *"]),
+                (
+                    "inet_csk_accept",
+                    &["struct sock *", "struct proto_accept_arg *"],
+                ),
                 (
                     "unix_accept",
                     &[
@@ -768,7 +778,12 @@ mod tests {
         let plans = plan(&features, None);
         assert_eq!(tiers(&plans[2]), [Tier::Tracepoint]);
         assert_eq!(plans[2].ways[0].attachments[0].target, Target::SockDiag);
-        assert!(plans[2].refused.iter().all(|(_, why)| why == "kptr_restrict"));
+        assert!(
+            plans[2]
+                .refused
+                .iter()
+                .all(|(_, why)| why == "kptr_restrict")
+        );
     }
 
     #[test]
