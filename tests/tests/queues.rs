@@ -1,6 +1,7 @@
 //! Queues of real servers: a server that is stopped, reloads and upgrades under load.
 
-use std::io::{Read as _, Write as _};
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -18,6 +19,7 @@ struct Server(Child);
 
 impl Server {
     fn start(command: &mut Command, port: u16) -> Self {
+        let before = listeners(port);
         let server = Self(
             command
                 .stdin(Stdio::null())
@@ -26,7 +28,10 @@ impl Server {
                 .spawn()
                 .unwrap_or_else(|error| panic!("{command:?}: {error}")),
         );
-        wait_for_listener(port);
+        wait::until_true("the server to listen", || {
+            Ok(!listeners(port).is_subset(&before))
+        })
+        .unwrap();
         server
     }
 
@@ -44,11 +49,18 @@ impl Drop for Server {
     }
 }
 
-fn wait_for_listener(port: u16) {
-    wait::until("the server to listen", || {
-        Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok())
-    })
-    .unwrap();
+/// The inodes of the sockets that listen on a port of 127.0.0.1. A connection to find out would be
+/// one more in some queue.
+fn listeners(port: u16) -> BTreeSet<String> {
+    const LISTEN: &str = "0A";
+    let wanted = format!("0100007F:{port:04X}");
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields.get(1) == Some(&wanted.as_str()) && fields[3] == LISTEN)
+        .map(|fields| fields[9].to_owned())
+        .collect()
 }
 
 fn free_port() -> u16 {
@@ -149,6 +161,8 @@ struct Tally {
     answered: AtomicU64,
     /// Established, and reset before an answer.
     reset: AtomicU64,
+    /// Established, and closed without an answer.
+    empty: AtomicU64,
     /// Not established.
     refused: AtomicU64,
 }
@@ -207,7 +221,9 @@ fn ask(port: u16, tally: &Tally) {
         .and_then(|()| stream.read_to_end(&mut answer).map(drop));
     match asked {
         Ok(()) if answer.starts_with(b"HTTP/1") => count(&tally.answered),
-        _ => count(&tally.reset),
+        Ok(()) => count(&tally.empty),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => count(&tally.reset),
+        Err(error) => panic!("a client: {error}"),
     }
 }
 
@@ -264,8 +280,9 @@ fn reloads_of_haproxy_lose_as_many_connections_as_their_clients_say() {
     let records = turnaway.stop().unwrap();
     let reset = tally.reset.load(Ordering::Relaxed);
     println!(
-        "{} answered, {reset} reset, {} refused",
+        "{} answered, {reset} reset, {} closed without an answer, {} refused",
         tally.answered.load(Ordering::Relaxed),
+        tally.empty.load(Ordering::Relaxed),
         tally.refused.load(Ordering::Relaxed)
     );
     assert_eq!(abandoned(&records), reset);
@@ -305,7 +322,7 @@ fn an_upgrade_of_nginx_loses_nothing_and_both_sides_say_so() {
         .status()
         .unwrap();
     assert!(status.success());
-    wait_for_listener(port);
+    wait::until_true("nginx to listen", || Ok(!listeners(port).is_empty())).unwrap();
     let old = wait::until("nginx's pid", || Ok(pid_in("pid"))).unwrap();
     let words = port.to_string();
     let turnaway = Live::start(

@@ -141,10 +141,12 @@ pub const ALL: &[Scenario] = &[
     drops("queue_syn_backlog", queue::syn_backlog),
     drops("queue_cookies", queue::cookies),
     drops("queue_reuseport", queue::reuseport),
+    drops("queue_prefork", queue::prefork).of_others(),
     drops("queue_closed_at_once", queue::closed_at_once).of_others(),
     scenario("queue_slow", queue::slow).seen_by("accepted", &["queue.slow"]),
     scenario("queue_stalled", queue::stalled).seen_by("accepted", &["queue.stalled"]),
     scenario("queue_abandoned", queue::abandoned).seen_by("listen_close", &["queue.abandoned"]),
+    scenario("queue_worker_exit", queue::worker_exit).seen_by("listen_close", &["queue.abandoned"]),
     scenario("listener_closed", queue::listener_closed)
         .seen_by("listen_close", &["listener.closed", "accept."]),
 ];

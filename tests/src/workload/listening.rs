@@ -267,6 +267,13 @@ impl Listening {
         }
     }
 
+    /// Connects a client that may be accepted at once.
+    pub fn queue_up_any(&self) -> Result<OwnedFd> {
+        let client = self.client()?;
+        self.connect(&client)?;
+        Ok(client)
+    }
+
     /// Its port.
     pub fn port(&self) -> Result<u16> {
         let port = self.truth.port.context("no port")?;

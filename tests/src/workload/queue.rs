@@ -479,6 +479,83 @@ pub fn abandoned(stage: &mut Stage) -> Result<()> {
     one_failure(stage, &process, failure)
 }
 
+/// One of two workers that share a port goes: what waits in its queue is lost, what waits in the
+/// other's is not.
+pub fn worker_exit(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    let stays = Listening::sharing(0, 64)?;
+    let goes = Listening::sharing(stays.port()?, 64)?;
+    let clients = (0..40)
+        .map(|_| {
+            let client = stays.client()?;
+            stays.connect(&client)?;
+            Ok(client)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    stays.wait_for_queue(40)?;
+    let process = Process::current()?;
+    stage.ready()?;
+    let truth = goes.truth_of_any_queue();
+    drop(goes);
+    let mut reset = 0;
+    for client in &clients {
+        if sys::poll_readable(client.as_raw_fd(), Duration::ZERO)? {
+            reset += 1;
+        }
+    }
+    ensure!(reset < 40, "all were the one's that goes");
+    let mut failure = Failures::of_listener("queue.abandoned", process.clone(), truth, reset);
+    failure.shown = Some(1);
+    one_failure(stage, &process, failure)
+}
+
+/// The master listens, a worker accepts: the worker is the one, and both hold the listener.
+pub fn prefork(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    let listening = Listening::tcp4(2)?;
+    let master = Process::current()?;
+    let (reader, writer) = sys::pipe()?;
+    let (wait, end) = sys::pipe()?;
+    let worker = sys::fork(|| {
+        let own = serde_json::to_vec(&Process::current()?)?;
+        unistd_write(&writer, &own)?;
+        let accepted = sys::accept(listening.fd())?;
+        unistd_write(&writer, b"!")?;
+        // Busy with it until the end.
+        unistd_read(&wait, &mut [0])?;
+        drop(accepted);
+        Ok(())
+    })?;
+    let mut text = vec![0; 4096];
+    let read = unistd_read(&reader, &mut text)?;
+    let acceptor: Process = serde_json::from_slice(&text[..read])?;
+    stage.ready()?;
+    let _first = listening.queue_up_any()?;
+    unistd_read(&reader, &mut [0])?;
+    let _queued = listening.queue_up(3)?;
+    let before = Counters::read()?;
+    let clients = (0..5)
+        .map(|_| listening.begin())
+        .collect::<Result<Vec<_>>>()?;
+    wait_for_overflows(before, 5)?;
+    drop(clients);
+    let counted = Counters::read()?.since(before);
+    let failure = Failures::of_listener(
+        "queue.syn_overflow",
+        acceptor.clone(),
+        listening.truth(3),
+        counted.overflows,
+    )
+    .held_by(&[master.pid, acceptor.pid]);
+    stage.report(&Tally {
+        pids: vec![master.pid, acceptor.pid],
+        failures: vec![failure],
+        accepted: 1,
+    })?;
+    unistd_write(&end, b"!")?;
+    worker.wait()
+}
+
 /// A listener that had failures is closed: that is part of what happened. One that had none is
 /// closed too, which is of no matter.
 pub fn listener_closed(stage: &mut Stage) -> Result<()> {
