@@ -1,153 +1,17 @@
-//! Queues of real servers: a server that is stopped, reloads and upgrades under load.
+//! Queues of real servers: reloads and upgrades under load.
 
-use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use turnaway_tests::live::Live;
 use turnaway_tests::records::Records;
+use turnaway_tests::servers::foreground::{Foreground, folder, free_port, listeners};
 use turnaway_tests::{sys, tracer, wait};
-
-/// A server in the foreground. It is ended when this is dropped.
-struct Server(Child);
-
-impl Server {
-    fn start(command: &mut Command, port: u16) -> Self {
-        let before = listeners(port);
-        let server = Self(
-            command
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap_or_else(|error| panic!("{command:?}: {error}")),
-        );
-        wait::until_true("the server to listen", || {
-            Ok(!listeners(port).is_subset(&before))
-        })
-        .unwrap();
-        server
-    }
-
-    fn signal(&self, signal: i32) {
-        sys::kill(self.0.id(), signal).unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // All fail only if it has ended.
-        let _ = sys::kill(self.0.id(), libc::SIGCONT);
-        let _ = sys::kill(self.0.id(), libc::SIGTERM);
-        let _ = self.0.wait();
-    }
-}
-
-/// The inodes of the sockets that listen on a port of 127.0.0.1. A connection to find out would be
-/// one more in some queue.
-fn listeners(port: u16) -> BTreeSet<String> {
-    const LISTEN: &str = "0A";
-    let wanted = format!("0100007F:{port:04X}");
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    table
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .filter(|fields| fields.get(1) == Some(&wanted.as_str()) && fields[3] == LISTEN)
-        .map(|fields| fields[9].to_owned())
-        .collect()
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn folder() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-    dir
-}
-
-fn time(record: &serde_json::Value) -> jiff::Timestamp {
-    record["time"].as_str().unwrap().parse().unwrap()
-}
-
-#[test]
-fn a_stopped_redis_is_stalled_until_it_goes_on() {
-    let port = free_port();
-    let dir = folder();
-    let redis = Server::start(
-        Command::new("/usr/bin/redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--port"])
-            .arg(port.to_string())
-            .arg("--dir")
-            .arg(dir.path()),
-        port,
-    );
-    let pid = redis.0.id();
-    let words = port.to_string();
-    let arguments = ["--reason", "queue.stalled", "-P", &words];
-    let mut turnaway = Live::start(&tracer::binary().unwrap(), &arguments).unwrap();
-
-    // A connection that is open stays so: that is what a health check sees.
-    let mut healthy = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-    let mut answer = [0; 7];
-    healthy.write_all(b"PING\r\n").unwrap();
-    healthy.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"+PONG\r\n");
-
-    redis.signal(libc::SIGSTOP);
-    let stopped = jiff::Timestamp::now();
-    let mut clients: Vec<TcpStream> = (0..2)
-        .map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap())
-        .collect();
-    let began = turnaway
-        .until("the stall", |record| record["state"] == "began")
-        .unwrap();
-    let after = time(&began).duration_since(stopped);
-    assert!(
-        after >= jiff::SignedDuration::from_millis(1_900)
-            && after <= jiff::SignedDuration::from_millis(2_500),
-        "{after:?}"
-    );
-    assert_eq!(began["process"]["pid"], pid, "{began}");
-    assert_eq!(began["process"]["comm"], "redis-server");
-    assert_eq!(began["listener"]["queue"], 2);
-    let oldest = clients[0].local_addr().unwrap();
-    let second = clients[1].local_addr().unwrap();
-    let peer = began["peer"]["port"].as_u64().unwrap();
-    assert!(
-        [oldest, second]
-            .iter()
-            .any(|one| u64::from(one.port()) == peer),
-        "{began}"
-    );
-
-    redis.signal(libc::SIGCONT);
-    for client in &mut clients {
-        client.write_all(b"PING\r\n").unwrap();
-        client.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"+PONG\r\n");
-    }
-    let ended = turnaway
-        .until("its end", |record| record["state"] == "ended")
-        .unwrap();
-    assert_eq!(ended["process"]["pid"], pid);
-    let records = turnaway.stop().unwrap();
-    let stalls: u64 = records
-        .summary
-        .totals
-        .iter()
-        .filter_map(|total| total.count)
-        .sum();
-    assert_eq!(stalls, 1);
-}
 
 /// Clients that come one after the other, ask and wait for the answer.
 struct Load {
@@ -239,8 +103,8 @@ fn abandoned(records: &Records) -> u64 {
 
 #[test]
 fn reloads_of_haproxy_lose_as_many_connections_as_their_clients_say() {
-    let port = free_port();
-    let dir = folder();
+    let port = free_port().unwrap();
+    let dir = folder().unwrap();
     let config = dir.path().join("haproxy.cfg");
     std::fs::write(
         &config,
@@ -258,7 +122,7 @@ fn reloads_of_haproxy_lose_as_many_connections_as_their_clients_say() {
             // The new one listens beside the old one, then tells it to finish.
             command.arg("-sf").arg(old.to_string());
         }
-        Server::start(&mut command, port)
+        Foreground::start(&mut command, port).unwrap()
     };
     let mut server = start(None);
     let words = port.to_string();
@@ -291,8 +155,8 @@ fn reloads_of_haproxy_lose_as_many_connections_as_their_clients_say() {
 
 #[test]
 fn an_upgrade_of_nginx_loses_nothing_and_both_sides_say_so() {
-    let port = free_port();
-    let dir = folder();
+    let port = free_port().unwrap();
+    let dir = folder().unwrap();
     let path = dir.path().display();
     let config = dir.path().join("nginx.conf");
     std::fs::write(
@@ -322,7 +186,7 @@ fn an_upgrade_of_nginx_loses_nothing_and_both_sides_say_so() {
         .status()
         .unwrap();
     assert!(status.success());
-    wait::until_true("nginx to listen", || Ok(!listeners(port).is_empty())).unwrap();
+    wait::until_true("nginx to listen", || Ok(!listeners(port)?.is_empty())).unwrap();
     let old = wait::until("nginx's pid", || Ok(pid_in("pid"))).unwrap();
     let words = port.to_string();
     let turnaway = Live::start(

@@ -1,6 +1,7 @@
 //! Real servers, driven past their limit of descriptors under strace, which says what their
 //! accepts returned.
 
+pub mod foreground;
 mod list;
 mod processes;
 pub mod strace;
@@ -8,7 +9,7 @@ pub mod strace;
 pub use list::ALL;
 
 use std::fs::{self, File, Permissions};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -84,7 +85,7 @@ pub fn run(server: &Server, turnaway: &Path, tier: &str) -> Result<()> {
     fs::set_permissions(dir.path(), Permissions::from_mode(0o777))?;
     let place = Place {
         dir: dir.path().to_owned(),
-        port: free_port()?,
+        port: foreground::free_port()?,
     };
     let port = place.port.to_string();
     let tracer = Tracer::start(turnaway, &["-o", "json", "--tier", tier, "-P", &port])?;
@@ -111,12 +112,6 @@ pub fn run(server: &Server, turnaway: &Path, tier: &str) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// A port that nobody listens on.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
 }
 
 /// Everything that strace saw fail, and nothing else, is in the totals.
