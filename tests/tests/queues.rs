@@ -1,15 +1,16 @@
 //! Queues of real servers: reloads and upgrades under load.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use turnaway_tests::live::Live;
 use turnaway_tests::records::Records;
+use turnaway_tests::scenario::run::Actor;
 use turnaway_tests::servers::foreground::{Foreground, folder, free_port, listeners};
 use turnaway_tests::{sys, tracer, wait};
 
@@ -220,4 +221,40 @@ fn an_upgrade_of_nginx_loses_nothing_and_both_sides_say_so() {
     assert_eq!(tally.reset.load(Ordering::Relaxed), 0);
     assert_eq!(tally.refused.load(Ordering::Relaxed), 0);
     assert_eq!(abandoned(&records), 0);
+}
+
+#[test]
+fn an_audit_agrees_with_the_kernel_and_with_the_one_who_did_it() {
+    let programs = tracer::scenarios().unwrap();
+    let mut actor = Actor::start(&programs, "queue_syn_overflow").unwrap();
+    let mut doctor = Command::new(tracer::binary().unwrap())
+        .args(["doctor", "--json", "--audit", "5s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = BufReader::new(doctor.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("counting ") {
+        line.clear();
+        assert_ne!(ready.read_line(&mut line).unwrap(), 0, "it ended");
+    }
+    let tally = actor.act().unwrap();
+    let output = doctor.wait_with_output().unwrap();
+    actor.finish().unwrap();
+    let audit: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let [failures] = &tally.failures[..] else {
+        panic!("{tally:?}");
+    };
+    let netns = failures.listener.netns.unwrap();
+    let ours = audit["namespaces"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["netns"] == netns)
+        .unwrap_or_else(|| panic!("{audit}"));
+    assert_eq!(ours["counted"]["overflows"], failures.count, "{audit}");
+    assert_eq!(ours["kernel"]["overflows"], failures.count, "{audit}");
+    assert_eq!(audit["agrees"], true, "{audit}");
+    assert!(output.status.success());
 }

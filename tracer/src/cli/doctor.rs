@@ -1,12 +1,12 @@
 //! `turnaway doctor`: what can be seen on this host, and what cannot.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 
 use super::output::OutputArgs;
 use crate::{
-    doctor::{self, Report},
+    doctor::{self, Audit, Report},
     event::Tier,
 };
 
@@ -20,16 +20,24 @@ pub(super) struct Args {
     /// Try hooks of this tier only, instead of the cheapest that works
     #[arg(long, value_enum)]
     tier: Option<Tier>,
+
+    /// Instead, count for this long what listeners drop, and compare it with the kernel's own counters
+    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    audit: Option<Duration>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   turnaway doctor
   turnaway doctor --json | jq '.hooks[] | select(.status != \"attached\")'
+  turnaway doctor --audit 60s             do our counts equal the kernel's?
 
-Exit codes: 0 everything can be seen, 1 something cannot";
+Exit codes: 0 everything can be seen, 1 something cannot (or, with --audit, counts differ)";
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(duration) = args.audit {
+        return audit(args, duration);
+    }
     let report = Report::gather(args.tier);
     let text = if args.output.is_json() {
         let mut json = serde_json::to_string(&report).context("cannot write JSON")?;
@@ -40,6 +48,25 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     };
     super::print(&text)?;
     Ok(if report.healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn audit(args: &Args, duration: Duration) -> Result<ExitCode> {
+    let audit = Audit::run(args.tier, duration, || {
+        eprintln!("counting for {duration:?}; Ctrl-C stops");
+    })?;
+    let text = if args.output.is_json() {
+        let mut json = serde_json::to_string(&audit).context("cannot write JSON")?;
+        json.push('\n');
+        json
+    } else {
+        audit.text()
+    };
+    super::print(&text)?;
+    Ok(if audit.agrees {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

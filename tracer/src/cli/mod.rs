@@ -8,6 +8,7 @@ mod trace;
 use std::{
     io::{self, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -87,6 +88,17 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// A time as people write it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let help = || "use a time such as 30s, 5m or 1h".to_owned();
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| help())?;
+    let duration = Duration::try_from(duration).map_err(|_| help())?;
+    if duration.is_zero() {
+        return Err(help());
+    }
+    Ok(duration)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -94,5 +106,20 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        assert_eq!(
+            super::duration("30s"),
+            Ok(std::time::Duration::from_secs(30))
+        );
+        assert_eq!(
+            super::duration("1m30s"),
+            Ok(std::time::Duration::from_secs(90))
+        );
+        for bad in ["", "30", "-5s", "0s", "soon"] {
+            assert!(super::duration(bad).is_err(), "{bad}");
+        }
     }
 }

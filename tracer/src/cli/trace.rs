@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, path::Path, process::ExitCode, time::Duration};
 use anyhow::{Result, bail};
 use clap::{ArgAction, ValueEnum};
 
-use super::{Usage, output::OutputArgs};
+use super::{Usage, duration, output::OutputArgs};
 use crate::{
     errno,
     event::Tier,
@@ -112,16 +112,6 @@ fn errno_number(name: &str) -> Result<u16, String> {
     errno::number(name).ok_or_else(|| "no such errno; use a name such as EMFILE".to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let help = || "use a time such as 30s, 5m or 1h".to_owned();
-    let duration: jiff::SignedDuration = text.parse().map_err(|_| help())?;
-    let duration = Duration::try_from(duration).map_err(|_| help())?;
-    if duration.is_zero() {
-        return Err(help());
-    }
-    Ok(duration)
-}
-
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let options = options(args)?;
     trace::run(&options)?;
@@ -188,18 +178,7 @@ fn options(args: Args) -> Result<trace::Options> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::{duration, errno_number};
-
-    #[test]
-    fn times_are_read_as_people_write_them() {
-        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
-        for bad in ["", "30", "-5s", "0s", "soon"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
+    use super::errno_number;
 
     #[test]
     fn errnos_are_read_by_name() {

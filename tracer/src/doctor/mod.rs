@@ -1,10 +1,12 @@
 //! What can be seen on this host: gathered once, then rendered as text or JSON.
 
+mod audit;
 mod gather;
 mod render;
 
 use serde::Serialize;
 
+pub use audit::{Audit, Compared, Numbers};
 pub use render::text;
 
 use crate::event::Tier;

@@ -1,0 +1,308 @@
+//! `doctor --audit`: what turnaway counts, beside what the kernel itself has counted meanwhile.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use turnaway_common::Reason;
+
+use crate::{
+    event::{Count, Tier},
+    kernel::session::{Options, Session},
+    queues::Drops,
+    sockets::{Namespace, Poll, Poller, TcpExt},
+};
+
+/// The reasons whose counts must add up to the kernel's.
+const AUDITED: [Reason; 6] = [
+    Reason::QueueSynOverflow,
+    Reason::QueueAckOverflow,
+    Reason::QueueRstOverflow,
+    Reason::QueueOverflow,
+    Reason::QueueSynFlood,
+    Reason::QueueDropped,
+];
+/// Between two looks.
+const READING: Duration = Duration::from_secs(1);
+
+/// What came of an audit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// Version of this record.
+    pub schema: &'static str,
+    /// Always `audit`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Both sides agree everywhere, and nothing was lost.
+    pub agrees: bool,
+    /// How turnaway sees what listeners drop: a tier, or `poll`.
+    pub tier: Option<Tier>,
+    /// Failures that found no room in the counter map.
+    pub lost: u64,
+    /// One for each network namespace.
+    pub namespaces: Vec<Compared>,
+}
+
+/// A network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Compared {
+    /// Its inode number.
+    pub netns: u32,
+    /// What turnaway counted.
+    pub counted: Numbers,
+    /// How much the kernel's counters grew: `TcpExt` of `/proc/net/netstat`.
+    pub kernel: Numbers,
+}
+
+/// Drops of a network namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Numbers {
+    /// `ListenOverflows`: the accept queue was full.
+    pub overflows: u64,
+    /// `ListenDrops`: all of them.
+    pub drops: u64,
+}
+
+impl Audit {
+    /// Watches for so long and compares; `ready` is called when it begins to count.
+    pub fn run(tier: Option<Tier>, duration: Duration, ready: impl FnOnce()) -> Result<Self> {
+        let mut options = Options {
+            tier,
+            ..Options::default()
+        };
+        options.filter.reasons = AUDITED
+            .iter()
+            .fold(0, |bits, reason| bits | 1 << (*reason as u16));
+        options.filter.exemplars_per_key = 0;
+        let mut session = Session::start(&options)?;
+        let mut poller = Poller::new(Path::new("/"));
+        let polls = session.polls_queues();
+        let mut drops = Drops::default();
+        let mut counted = HashMap::new();
+
+        let (first, at_ns) = (poller.poll(), monotonic_ns());
+        drops.poll(&first, at_ns);
+        session.take_counts()?;
+        ready();
+        let deadline = Instant::now() + duration;
+        let mut last = first.clone();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            thread::sleep(left.min(READING));
+            let at_ns = monotonic_ns();
+            last = merged(last, poller.poll());
+            let mut counts = session.take_counts()?;
+            if polls {
+                counts.extend(drops.poll(&last, at_ns));
+                counts.extend(drops.closed(session.take_closed(), left.is_zero()));
+            }
+            add(&mut counted, &counts);
+            if left.is_zero() {
+                break;
+            }
+        }
+        session.detach()?;
+        add(&mut counted, &session.take_counts()?);
+        let lost = session.losses().context("cannot read what was lost")?.map;
+        let tier = if polls {
+            Some(Tier::Poll)
+        } else {
+            session
+                .hooks()
+                .first()
+                .and_then(|hook| hook.attached.as_ref())
+                .map(|(tier, _)| *tier)
+        };
+        Ok(Self::compare(&first, &last, &counted, tier, lost))
+    }
+
+    fn compare(
+        first: &Poll,
+        last: &Poll,
+        counted: &HashMap<u32, Numbers>,
+        tier: Option<Tier>,
+        lost: u64,
+    ) -> Self {
+        let before: HashMap<u32, TcpExt> = first
+            .namespaces
+            .iter()
+            .filter_map(|namespace| Some((namespace.inode, namespace.counters?)))
+            .collect();
+        let mut compared: BTreeMap<u32, Compared> = BTreeMap::new();
+        for namespace in &last.namespaces {
+            let Some(after) = namespace.counters else {
+                continue;
+            };
+            // One that is new has counted from nothing.
+            let before = before.get(&namespace.inode);
+            let grown = |after: u64, before: Option<u64>| after.saturating_sub(before.unwrap_or(0));
+            compared.insert(
+                namespace.inode,
+                Compared {
+                    netns: namespace.inode,
+                    counted: counted.get(&namespace.inode).copied().unwrap_or_default(),
+                    kernel: Numbers {
+                        overflows: grown(
+                            after.listen_overflows,
+                            before.map(|before| before.listen_overflows),
+                        ),
+                        drops: grown(after.listen_drops, before.map(|before| before.listen_drops)),
+                    },
+                },
+            );
+        }
+        let namespaces: Vec<Compared> = compared.into_values().collect();
+        Self {
+            schema: "turnaway/1",
+            kind: "audit",
+            agrees: lost == 0 && namespaces.iter().all(Compared::agrees),
+            tier,
+            lost,
+            namespaces,
+        }
+    }
+
+    /// For people: a line for each namespace that dropped anything.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let tier = self.tier.map_or("not at all", Tier::name);
+        // Writing to a string cannot fail.
+        let mut out = format!("What listeners drop is seen by: {tier}\n");
+        let _ = writeln!(
+            out,
+            "     NETNS       OVERFLOWS      KERNEL       DROPS      KERNEL"
+        );
+        for one in &self.namespaces {
+            let mark = if one.agrees() { "ok" } else { "--" };
+            let _ = writeln!(
+                out,
+                "[{mark}] {:<11} {:>9} {:>11} {:>11} {:>11}",
+                one.netns,
+                one.counted.overflows,
+                one.kernel.overflows,
+                one.counted.drops,
+                one.kernel.drops
+            );
+        }
+        if self.lost > 0 {
+            let _ = writeln!(
+                out,
+                "[--] {} failures found no room to be counted",
+                self.lost
+            );
+        }
+        let _ = writeln!(
+            out,
+            "{}",
+            if self.agrees {
+                "turnaway and the kernel agree."
+            } else {
+                "turnaway and the kernel differ: see the lines marked [--]."
+            }
+        );
+        out
+    }
+}
+
+impl Compared {
+    fn agrees(&self) -> bool {
+        self.counted == self.kernel
+    }
+}
+
+/// The newer poll, and of the older one the namespaces that are gone: their counters still say
+/// what they had counted when they were seen last.
+fn merged(older: Poll, mut newer: Poll) -> Poll {
+    let there: Vec<u32> = newer.namespaces.iter().map(|one| one.inode).collect();
+    let gone = older
+        .namespaces
+        .into_iter()
+        .filter(|one| !there.contains(&one.inode))
+        .map(|one| Namespace {
+            listeners: Vec::new(),
+            ..one
+        });
+    newer.namespaces.extend(gone);
+    newer
+}
+
+fn add(counted: &mut HashMap<u32, Numbers>, counts: &[Count]) {
+    for count in counts {
+        let numbers = counted
+            .entry(count.listener.netns.unwrap_or(0))
+            .or_default();
+        match count.key.reason {
+            Reason::QueueSynOverflow
+            | Reason::QueueAckOverflow
+            | Reason::QueueRstOverflow
+            | Reason::QueueOverflow => {
+                numbers.overflows += count.count;
+                numbers.drops += count.count;
+            }
+            Reason::QueueSynFlood | Reason::QueueDropped => numbers.drops += count.count,
+            _ => {}
+        }
+    }
+}
+
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    // Neither is negative.
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(netns: u32, overflows: u64, drops: u64) -> Poll {
+        Poll {
+            namespaces: vec![Namespace {
+                inode: netns,
+                counters: Some(TcpExt {
+                    listen_overflows: overflows,
+                    listen_drops: drops,
+                    cookies: 0,
+                    request_drops: 0,
+                }),
+                listeners: Vec::new(),
+                complete: true,
+                problem: None,
+            }],
+            ..Poll::default()
+        }
+    }
+
+    fn numbers(overflows: u64, drops: u64) -> Numbers {
+        Numbers { overflows, drops }
+    }
+
+    #[test]
+    fn a_difference_is_found_and_said() {
+        let counted = HashMap::from([(7, numbers(3, 4))]);
+        let audit = |last: &Poll, lost| {
+            Audit::compare(&poll(7, 10, 20), last, &counted, Some(Tier::Kprobe), lost)
+        };
+        let good = audit(&poll(7, 13, 24), 0);
+        assert!(good.agrees && good.text().contains("agree."), "{good:?}");
+        let bad = audit(&poll(7, 13, 25), 0);
+        assert!(!bad.agrees && bad.text().contains("[--] 7 "), "{bad:?}");
+        assert!(!audit(&poll(7, 13, 24), 1).agrees);
+    }
+
+    #[test]
+    fn a_namespace_that_is_gone_is_still_compared() {
+        let last = merged(poll(8, 5, 5), poll(7, 0, 0));
+        let counted = HashMap::from([(8, numbers(5, 5))]);
+        let audit = Audit::compare(&poll(7, 0, 0), &last, &counted, None, 0);
+        assert_eq!(audit.namespaces.len(), 2);
+        assert!(audit.agrees);
+    }
+}
