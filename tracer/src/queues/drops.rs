@@ -205,6 +205,7 @@ impl Drops {
             if count > 0 {
                 counts.push(Count {
                     key: Key {
+                        target: None,
                         process: None,
                         socket_inode: Some(inode),
                         reason,

@@ -112,7 +112,9 @@ impl Stalls {
                 let began = self.began(&queue, oldest, served(found.inode), same_oldest, now_ns);
                 queue.oldest = oldest.map(|oldest| oldest.cookie);
                 let failure = |since_ns: u64| Failure {
+                    target_path: None,
                     key: Key {
+                        target: None,
                         process: None,
                         socket_inode: Some(found.inode),
                         reason: Reason::QueueStalled,
