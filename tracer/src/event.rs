@@ -268,6 +268,8 @@ pub struct Count {
     pub listener: Listener,
     /// The longest that one of them waited, nanoseconds, where that is what it is about.
     pub waited_max_ns: Option<u64>,
+    /// Only the sum over several listeners is exact, not this part of it.
+    pub approximate: bool,
 }
 
 /// A listener that was closed.
@@ -337,6 +339,7 @@ impl Count {
             process: key.process.map(|_| process(&value.process)),
             listener: Listener::decode(&value.listener),
             waited_max_ns: key.is_about_waiting().then_some(value.amount_max),
+            approximate: false,
         })
     }
 }

@@ -40,10 +40,6 @@ const fn drops(name: &'static str, run: Workload) -> Scenario {
     }
 }
 
-const fn of_hook(hook: &'static str, about: &'static [&'static str], of: Scenario) -> Scenario {
-    Scenario { hook, about, ..of }
-}
-
 impl Scenario {
     const fn needs(mut self, needs: Need) -> Self {
         self.needs = needs;
@@ -53,6 +49,12 @@ impl Scenario {
     /// Other processes than the one that is started call accept, or threads of the kernel do.
     const fn of_others(mut self) -> Self {
         self.one_process = false;
+        self
+    }
+
+    const fn seen_by(mut self, hook: &'static str, about: &'static [&'static str]) -> Self {
+        self.hook = hook;
+        self.about = about;
         self
     }
 
@@ -136,26 +138,11 @@ pub const ALL: &[Scenario] = &[
     drops("queue_cookies", queue::cookies),
     drops("queue_reuseport", queue::reuseport),
     drops("queue_closed_at_once", queue::closed_at_once).of_others(),
-    of_hook(
-        "accepted",
-        &["queue.slow"],
-        scenario("queue_slow", queue::slow),
-    ),
-    of_hook(
-        "accepted",
-        &["queue.stalled"],
-        scenario("queue_stalled", queue::stalled),
-    ),
-    of_hook(
-        "listen_close",
-        &["queue.abandoned"],
-        scenario("queue_abandoned", queue::abandoned),
-    ),
-    of_hook(
-        "listen_close",
-        &["listener.closed", "accept."],
-        scenario("listener_closed", queue::listener_closed),
-    ),
+    scenario("queue_slow", queue::slow).seen_by("accepted", &["queue.slow"]),
+    scenario("queue_stalled", queue::stalled).seen_by("accepted", &["queue.stalled"]),
+    scenario("queue_abandoned", queue::abandoned).seen_by("listen_close", &["queue.abandoned"]),
+    scenario("listener_closed", queue::listener_closed)
+        .seen_by("listen_close", &["listener.closed", "accept."]),
 ];
 
 #[cfg(test)]

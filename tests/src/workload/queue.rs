@@ -281,14 +281,14 @@ pub fn cookies(stage: &mut Stage) -> Result<()> {
     let process = Process::current()?;
     stage.ready()?;
     let before = Counters::read()?;
-    let _clients = (0..3)
-        .map(|_| listening.begin())
-        .collect::<Result<Vec<_>>>()?;
+    let mut clients = Vec::new();
+    // From how many requests on the queue is full differs by one between kernels.
     wait::until_true("cookies", || {
+        clients.push(listening.begin()?);
         Ok(Counters::read()?.since(before).cookies >= 3)
     })?;
     let counted = Counters::read()?.since(before);
-    ensure!(counted.drops == 0 && counted.cookies == 3, "{counted:?}");
+    ensure!(counted.drops == 0 && clients.len() <= 4, "{counted:?}");
     stage.report(&Tally {
         pids: vec![process.pid],
         failures: Vec::new(),

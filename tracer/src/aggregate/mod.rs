@@ -22,6 +22,8 @@ pub struct Total {
     pub listener: Listener,
     /// The longest that one of them waited, nanoseconds.
     pub waited_max_ns: Option<u64>,
+    /// Only the sum over several listeners is exact.
+    pub approximate: bool,
 }
 
 /// Totals of a run, and how many of the failures were shown one by one.
@@ -104,6 +106,7 @@ impl Totals {
             total.count += count.count;
             total.last_ns = total.last_ns.max(count.last_ns);
             total.waited_max_ns = total.waited_max_ns.max(count.waited_max_ns);
+            total.approximate |= count.approximate;
         } else if self.keys.len() < MAX_KEYS {
             self.keys.insert(
                 count.key,
@@ -114,6 +117,7 @@ impl Totals {
                     process: count.process.clone(),
                     listener: count.listener.clone(),
                     waited_max_ns: count.waited_max_ns,
+                    approximate: count.approximate,
                 },
             );
         } else {
@@ -197,6 +201,7 @@ mod tests {
             process,
             listener,
             waited_max_ns: None,
+            approximate: false,
         }
     }
 

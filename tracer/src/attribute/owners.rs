@@ -18,6 +18,8 @@ pub struct Owners {
     pub pids: Vec<u32>,
     /// Every process was looked at: there are no others.
     pub complete: bool,
+    /// The budget ran out: others are likely.
+    pub cut_off: bool,
 }
 
 /// Every process with a descriptor of the socket: those whose `/proc/PID/fd` under `root`
@@ -34,6 +36,7 @@ pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
     let mut owners = Owners {
         pids: Vec::new(),
         complete: true,
+        cut_off: false,
     };
     for process in processes.filter_map(Result::ok) {
         let Some(pid) = process
@@ -50,6 +53,7 @@ pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
         }
         if Instant::now() > deadline {
             owners.complete = false;
+            owners.cut_off = true;
             break;
         }
     }
@@ -212,7 +216,8 @@ mod tests {
             owners_of_socket(root.path(), 77, BUDGET),
             Owners {
                 pids: vec![21, 900],
-                complete: true
+                complete: true,
+                cut_off: false
             }
         );
     }

@@ -237,7 +237,9 @@ impl Attributor {
         let owners = self.owners(socket_inode);
         let accepts = acceptor.filter(|id| self.task(*id).is_some());
         let only = match owners.pids[..] {
-            [pid] if owners.complete => Some(pid),
+            // A process that may not be looked into (of another user namespace, or one that
+            // is protected) may hold it too, and rarely does.
+            [pid] if !owners.cut_off => Some(pid),
             _ => None,
         };
         let found = match accepts {

@@ -1,4 +1,9 @@
 //! What listeners dropped between two polls.
+//!
+//! Two of the kernel's numbers are needed. `sk_drops` says whose packets were discarded, but
+//! counts more than drops: an ACK that finds the queue full twice, and one that
+//! `TCP_DEFER_ACCEPT` ignores once. The namespace's `ListenDrops` counts drops alone, but does
+//! not say whose.
 
 use std::collections::HashMap;
 
@@ -22,7 +27,7 @@ pub struct Drops {
     polls: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Known {
     cookie: u64,
     drops: u64,
@@ -30,15 +35,30 @@ struct Known {
     poll: u64,
 }
 
-/// Drops of a namespace whose causes the kernel has counted, and that no listener has been
-/// found for yet.
+/// Drops that a namespace has counted, and that no listener has been found for yet.
 #[derive(Debug)]
 struct Credit {
     counters: TcpExt,
+    left: Left,
+    /// What the last poll added.
+    added: Left,
+}
+
+/// Numbers of drops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Left {
     overflows: u64,
     request_drops: u64,
-    /// Drops in all.
+    /// In all.
     drops: u64,
+}
+
+/// Growth of a listener's `sk_drops`.
+struct Grown {
+    inode: u64,
+    discarded: u64,
+    listener: Listener,
+    last_ns: u64,
 }
 
 /// Drops of one listener by cause.
@@ -50,46 +70,41 @@ struct Causes {
 }
 
 impl Drops {
-    /// Takes a poll as what was there before anything is counted.
-    pub fn baseline(&mut self, poll: &Poll, now_ns: u64) {
-        self.poll(poll, now_ns);
-    }
-
-    /// What listeners dropped since the last poll.
+    /// What listeners dropped since the last poll; the first one only says what was there
+    /// before.
     ///
-    /// A listener that was not there before, in the first poll or later, has dropped what it
-    /// has dropped since then. Times are those of the polls between which it happened.
+    /// A listener that appears later has dropped what it has dropped since then. Times are
+    /// those of the polls between which it happened.
     pub fn poll(&mut self, poll: &Poll, now_ns: u64) -> Vec<Count> {
-        let is_baseline = self.polls == 0;
+        let is_first = self.polls == 0;
         self.polls += 1;
         let mut counts = Vec::new();
         for namespace in &poll.namespaces {
-            self.credit(namespace);
+            self.credit(namespace, is_first);
+            let mut grown = Vec::new();
             for found in &namespace.listeners {
                 let Some(drops) = found.drops else { continue };
-                let known = self.listeners.entry(found.inode).or_insert(Known {
-                    cookie: found.cookie,
-                    drops: 0,
-                    poll: 0,
-                });
+                let known = self.listeners.entry(found.inode).or_default();
                 if known.cookie != found.cookie {
                     // Another socket took over the inode number.
                     *known = Known {
                         cookie: found.cookie,
-                        drops: 0,
-                        poll: 0,
+                        ..Known::default()
                     };
                 }
-                let grown = drops.wrapping_sub(known.drops) % WRAP;
+                let discarded = drops.wrapping_sub(known.drops) % WRAP;
                 known.drops = drops;
                 known.poll = self.polls;
-                if grown > 0 && !is_baseline {
-                    let listener = listener_of(found, namespace.inode);
-                    let is_full = found.depth > found.limit;
-                    let causes = self.causes(namespace.inode, grown, is_full);
-                    self.count(found.inode, &listener, causes, now_ns, &mut counts);
+                if discarded > 0 && !is_first {
+                    grown.push(Grown {
+                        inode: found.inode,
+                        discarded,
+                        listener: listener_of(found, namespace.inode),
+                        last_ns: now_ns,
+                    });
                 }
             }
+            self.share(namespace.inode, &grown, &mut counts);
         }
         // One that is closed is handed to `closed`, which is called after each poll.
         let oldest = self.polls.saturating_sub(1);
@@ -100,82 +115,129 @@ impl Drops {
 
     /// What listeners dropped between the last poll that saw them and their end.
     pub fn closed(&mut self, closed: &[Closed]) -> Vec<Count> {
-        let mut counts = Vec::new();
+        let mut namespaces: HashMap<u32, Vec<Grown>> = HashMap::new();
         for closed in closed {
             let before = self
                 .listeners
                 .remove(&closed.inode)
                 .map_or(0, |known| known.drops);
-            let grown = closed.drops.wrapping_sub(before) % WRAP;
-            if grown == 0 {
-                continue;
+            let discarded = closed.drops.wrapping_sub(before) % WRAP;
+            if discarded > 0 {
+                let netns = closed.listener.netns.unwrap_or(0);
+                namespaces.entry(netns).or_default().push(Grown {
+                    inode: closed.inode,
+                    discarded,
+                    listener: closed.listener.clone(),
+                    last_ns: closed.monotonic_ns,
+                });
             }
-            let is_full = closed
-                .listener
-                .queue
-                .is_some_and(|queue| queue.depth > queue.backlog);
-            let causes = self.causes(closed.listener.netns.unwrap_or(0), grown, is_full);
-            self.count(
-                closed.inode,
-                &closed.listener,
-                causes,
-                closed.monotonic_ns,
-                &mut counts,
-            );
+        }
+        let mut counts = Vec::new();
+        for (netns, grown) in namespaces {
+            self.share(netns, &grown, &mut counts);
         }
         counts
     }
 
-    fn credit(&mut self, namespace: &Namespace) {
+    /// Takes in what a namespace has counted.
+    fn credit(&mut self, namespace: &Namespace, is_first: bool) {
         let Some(now) = namespace.counters else {
             self.namespaces.remove(&namespace.inode);
             return;
         };
-        let credit = self.namespaces.entry(namespace.inode).or_insert(Credit {
-            counters: now,
-            overflows: 0,
+        let none = TcpExt {
+            listen_overflows: 0,
+            listen_drops: 0,
+            cookies: 0,
             request_drops: 0,
-            drops: 0,
+        };
+        let credit = self.namespaces.entry(namespace.inode).or_insert(Credit {
+            // One that was not there before has begun from nothing.
+            counters: if is_first { now } else { none },
+            left: Left::default(),
+            added: Left::default(),
         });
-        let grown = |now: u64, before: u64| now.saturating_sub(before);
-        credit.overflows += grown(now.listen_overflows, credit.counters.listen_overflows);
-        credit.request_drops += grown(now.request_drops, credit.counters.request_drops);
-        credit.drops += grown(now.listen_drops, credit.counters.listen_drops);
+        let before = credit.counters;
+        let added = Left {
+            overflows: now
+                .listen_overflows
+                .saturating_sub(before.listen_overflows),
+            request_drops: now.request_drops.saturating_sub(before.request_drops),
+            drops: now.listen_drops.saturating_sub(before.listen_drops),
+        };
+        // Counters are read after sockets: what the last poll counted may show at a socket
+        // only now. What has waited for longer will find no listener any more.
+        let left = credit.left.min(credit.added);
+        credit.left = left.plus(added);
+        credit.added = added;
         credit.counters = now;
     }
 
-    /// Tells drops apart by what the namespace has counted meanwhile: it says how many were
-    /// of which kind, but not whose. Only where that leaves no doubt is a cause named.
-    fn causes(&mut self, netns: u32, drops: u64, is_full: bool) -> Causes {
+    /// Shares what a namespace has counted among the listeners that discarded something.
+    fn share(&mut self, netns: u32, grown: &[Grown], counts: &mut Vec<Count>) {
         let Some(credit) = self.namespaces.get_mut(&netns) else {
-            // A namespace that came and went between two polls.
-            return if is_full {
-                Causes {
-                    overflows: drops,
-                    ..Causes::default()
-                }
-            } else {
-                Causes {
-                    unknown: drops,
-                    ..Causes::default()
-                }
-            };
+            // A namespace that came and went between two polls: nobody saw its counters.
+            for grown in grown {
+                let is_full = grown
+                    .listener
+                    .queue
+                    .is_some_and(|queue| queue.depth > queue.backlog);
+                let causes = if is_full {
+                    Causes {
+                        overflows: grown.discarded,
+                        ..Causes::default()
+                    }
+                } else {
+                    Causes {
+                        unknown: grown.discarded,
+                        ..Causes::default()
+                    }
+                };
+                count(self.polled_ns, grown, causes, true, counts);
+            }
+            return;
         };
-        let causes = if credit.drops == credit.overflows || drops == credit.drops {
-            // Every drop of the namespace was an overflow, or every drop was this listener's.
-            let overflows = drops.min(credit.overflows);
-            let request_drops = (drops - overflows).min(credit.request_drops);
+        let discarded: u64 = grown.iter().map(|grown| grown.discarded).sum();
+        let alone = grown.len() == 1;
+        // With more discarded than dropped, nothing says how many drops each has.
+        let approximate = !alone && discarded > credit.left.drops;
+        for grown in grown {
+            let drops = grown.discarded.min(credit.left.drops);
+            let causes = credit.left.take(drops, alone);
+            count(self.polled_ns, grown, causes, approximate, counts);
+        }
+    }
+}
+
+impl Left {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            overflows: self.overflows + other.overflows,
+            request_drops: self.request_drops + other.request_drops,
+            drops: self.drops + other.drops,
+        }
+    }
+
+    fn min(self, other: Self) -> Self {
+        Self {
+            overflows: self.overflows.min(other.overflows),
+            request_drops: self.request_drops.min(other.request_drops),
+            drops: self.drops.min(other.drops),
+        }
+    }
+
+    /// Takes a listener's drops out, and tells their causes as far as that leaves no doubt:
+    /// where they are all that the namespace dropped, or where it dropped for one cause.
+    fn take(&mut self, drops: u64, alone: bool) -> Causes {
+        let one_cause =
+            self.drops == self.overflows || self.drops == self.request_drops && self.overflows == 0;
+        let causes = if one_cause || alone && drops == self.drops {
+            let overflows = drops.min(self.overflows);
+            let request_drops = (drops - overflows).min(self.request_drops);
             Causes {
                 overflows,
                 request_drops,
                 unknown: drops - overflows - request_drops,
-            }
-        } else if credit.overflows == 0 && credit.drops == credit.request_drops {
-            let request_drops = drops.min(credit.request_drops);
-            Causes {
-                request_drops,
-                unknown: drops - request_drops,
-                ..Causes::default()
             }
         } else {
             Causes {
@@ -183,44 +245,44 @@ impl Drops {
                 ..Causes::default()
             }
         };
-        credit.overflows = credit.overflows.saturating_sub(causes.overflows);
-        credit.request_drops = credit.request_drops.saturating_sub(causes.request_drops);
-        credit.drops = credit.drops.saturating_sub(drops);
+        self.overflows -= causes.overflows;
+        self.request_drops -= causes.request_drops;
+        self.drops -= drops;
         causes
     }
+}
 
-    fn count(
-        &self,
-        inode: u64,
-        listener: &Listener,
-        causes: Causes,
-        now_ns: u64,
-        counts: &mut Vec<Count>,
-    ) {
-        for (reason, count) in [
-            (Reason::QueueOverflow, causes.overflows),
-            (Reason::QueueSynFlood, causes.request_drops),
-            (Reason::QueueDropped, causes.unknown),
-        ] {
-            if count > 0 {
-                counts.push(Count {
-                    key: Key {
-                        target: None,
-                        process: None,
-                        socket_inode: Some(inode),
-                        reason,
-                        errno: None,
-                        op: Op::Network,
-                        tier: Tier::Poll,
-                    },
-                    count,
-                    first_ns: self.polled_ns.min(now_ns),
-                    last_ns: now_ns,
+fn count(
+    polled_ns: u64,
+    grown: &Grown,
+    causes: Causes,
+    approximate: bool,
+    counts: &mut Vec<Count>,
+) {
+    for (reason, count) in [
+        (Reason::QueueOverflow, causes.overflows),
+        (Reason::QueueSynFlood, causes.request_drops),
+        (Reason::QueueDropped, causes.unknown),
+    ] {
+        if count > 0 {
+            counts.push(Count {
+                key: Key {
+                    target: None,
                     process: None,
-                    listener: listener.clone(),
-                    waited_max_ns: None,
-                });
-            }
+                    socket_inode: Some(grown.inode),
+                    reason,
+                    errno: None,
+                    op: Op::Network,
+                    tier: Tier::Poll,
+                },
+                count,
+                first_ns: polled_ns.min(grown.last_ns),
+                last_ns: grown.last_ns,
+                process: None,
+                listener: grown.listener.clone(),
+                waited_max_ns: None,
+                approximate,
+            });
         }
     }
 }
@@ -265,7 +327,7 @@ mod tests {
     #[test]
     fn what_was_there_before_is_not_counted() {
         let mut drops = Drops::default();
-        drops.baseline(&poll(counters(5, 0, 5), &[(1, 5)]), 10);
+        drops.poll(&poll(counters(5, 0, 5), &[(1, 5)]), 10);
         assert!(drops.poll(&poll(counters(5, 0, 5), &[(1, 5)]), 20).is_empty());
         let grown = drops.poll(&poll(counters(8, 0, 8), &[(1, 8)]), 30);
         assert_eq!(told(&grown), [(1, Reason::QueueOverflow, 3)]);
@@ -275,7 +337,7 @@ mod tests {
     #[test]
     fn one_listener_s_drops_are_told_apart_exactly() {
         let mut drops = Drops::default();
-        drops.baseline(&poll(counters(0, 0, 0), &[(1, 0)]), 10);
+        drops.poll(&poll(counters(0, 0, 0), &[(1, 0)]), 10);
         let grown = drops.poll(&poll(counters(2, 3, 9), &[(1, 9)]), 20);
         assert_eq!(
             told(&grown),
@@ -290,21 +352,47 @@ mod tests {
     #[test]
     fn what_cannot_be_told_apart_is_not() {
         let mut drops = Drops::default();
-        drops.baseline(&poll(counters(0, 0, 0), &[(1, 0), (2, 0)]), 10);
-        // Two listeners, two causes: whose was which is not known.
+        drops.poll(&poll(counters(0, 0, 0), &[(1, 0), (2, 0)]), 10);
+        // Two listeners, two causes: whose was which is not known, how many each had is.
         let grown = drops.poll(&poll(counters(2, 3, 5), &[(1, 3), (2, 2)]), 20);
-        assert_eq!(told(&grown)[0], (1, Reason::QueueDropped, 3));
-        // One cause: no doubt.
-        let grown = drops.poll(&poll(counters(7, 3, 10), &[(1, 5), (2, 5)]), 30);
-        assert_eq!(grown.iter().map(|count| count.count).sum::<u64>(), 5);
-        let other = Drops::default().poll(&poll(None, &[(1, 3)]), 10);
-        assert!(other.is_empty(), "a first poll is a baseline");
+        let told = told(&grown);
+        assert_eq!(told[0], (1, Reason::QueueDropped, 3));
+        assert_eq!(told.iter().map(|(_, _, count)| count).sum::<u64>(), 5);
+        assert!(!grown[0].approximate);
+    }
+
+    #[test]
+    fn what_was_discarded_but_not_dropped_is_not_counted() {
+        let mut drops = Drops::default();
+        drops.poll(&poll(counters(0, 0, 0), &[(1, 0), (2, 0)]), 10);
+        assert!(
+            drops
+                .poll(&poll(counters(0, 0, 0), &[(1, 9), (2, 0)]), 20)
+                .is_empty()
+        );
+        // ACKs that found no room are counted twice by the socket.
+        let grown = drops.poll(&poll(counters(7, 0, 7), &[(1, 23), (2, 0)]), 30);
+        assert_eq!(told(&grown), [(1, Reason::QueueOverflow, 7)]);
+        assert!(!grown[0].approximate);
+        // At two listeners at once, only the sum is sure.
+        let grown = drops.poll(&poll(counters(15, 0, 15), &[(1, 33), (2, 6)]), 40);
+        assert_eq!(grown.iter().map(|count| count.count).sum::<u64>(), 8);
+        assert!(grown.iter().all(|count| count.approximate));
+    }
+
+    #[test]
+    fn a_drop_that_shows_at_its_socket_a_poll_later_is_counted_then() {
+        let mut drops = Drops::default();
+        drops.poll(&poll(counters(0, 0, 0), &[(1, 0)]), 10);
+        assert!(drops.poll(&poll(counters(2, 0, 2), &[(1, 0)]), 20).is_empty());
+        let grown = drops.poll(&poll(counters(2, 0, 2), &[(1, 2)]), 30);
+        assert_eq!(told(&grown), [(1, Reason::QueueOverflow, 2)]);
     }
 
     #[test]
     fn the_last_drops_of_a_listener_are_counted_once() {
         let mut drops = Drops::default();
-        drops.baseline(&poll(counters(0, 0, 0), &[(1, 0)]), 10);
+        drops.poll(&poll(counters(0, 0, 0), &[(1, 0)]), 10);
         drops.poll(&poll(counters(2, 0, 2), &[(1, 2)]), 20);
         let closed = Closed {
             inode: 1,
@@ -322,7 +410,7 @@ mod tests {
     #[test]
     fn a_counter_that_wraps_and_an_inode_that_is_used_again() {
         let mut drops = Drops::default();
-        drops.baseline(&poll(counters(0, 0, 0), &[(1, WRAP - 1)]), 10);
+        drops.poll(&poll(counters(0, 0, 0), &[(1, WRAP - 1)]), 10);
         let grown = drops.poll(&poll(counters(3, 0, 3), &[(1, 2)]), 20);
         assert_eq!(told(&grown), [(1, Reason::QueueOverflow, 3)]);
         let mut other = poll(counters(5, 0, 5), &[(1, 2)]);

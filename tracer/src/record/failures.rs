@@ -28,6 +28,8 @@ pub struct Failures<'a> {
     pub last_ns: u64,
     /// The longest that one of them waited, nanoseconds.
     pub waited_max_ns: Option<u64>,
+    /// Only the sum over several listeners is exact.
+    pub approximate: bool,
 }
 
 impl<'a> Failures<'a> {
@@ -42,6 +44,7 @@ impl<'a> Failures<'a> {
             first_ns: count.first_ns,
             last_ns: count.last_ns,
             waited_max_ns: count.waited_max_ns,
+            approximate: count.approximate,
         }
     }
 }

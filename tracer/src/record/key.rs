@@ -35,6 +35,9 @@ pub struct KeyFields {
     /// Where nobody's call failed: every process that holds the listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holders: Option<Vec<HolderFields>>,
+    /// Whether every process could be looked at: if not, others may hold it too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holders_complete: Option<bool>,
     /// On what; where a connect failed, what listens at the other end, if that is on this
     /// host.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -243,9 +246,8 @@ impl KeyFields {
             op,
             process: party.map(|party| ProcessFields::new(party, clock)),
             holders: holders
-                // What was not looked at may hold it too: no list is better than half of one.
-                .filter(|holders| holders.complete)
                 .map(|holders| holders.processes.iter().map(HolderFields::new).collect()),
+            holders_complete: holders.map(|holders| holders.complete),
             listener: if key.reason.is_of_connect() {
                 let far = who.far.as_ref().and_then(|far| far.listener.as_ref());
                 far.map(|far| ListenerFields::new(Some(far.inode), &far.listener))

@@ -95,6 +95,8 @@ pub struct SummaryTotal {
     last: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     waited_max_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approximate: Option<bool>,
 }
 
 impl SummaryTotal {
@@ -112,6 +114,7 @@ impl SummaryTotal {
             first: rfc3339(clock.wall_of_monotonic(failures.first_ns)),
             last: rfc3339(clock.wall_of_monotonic(failures.last_ns)),
             waited_max_ns: failures.waited_max_ns,
+            approximate: failures.approximate.then_some(true),
         }
     }
 }

@@ -87,6 +87,7 @@ fn group<'a>(totals: &[Failures<'a>]) -> Vec<Failures<'a>> {
         group.first_ns = group.first_ns.min(total.first_ns);
         group.last_ns = group.last_ns.max(total.last_ns);
         group.waited_max_ns = group.waited_max_ns.max(total.waited_max_ns);
+        group.approximate |= total.approximate;
     }
     groups.sort_by_key(|group| (Reverse(group.count), *group.key));
     groups
@@ -109,7 +110,7 @@ fn table(
         .iter()
         .map(|group| {
             [
-                text.number(group.count),
+                format!("{}{}", if group.approximate { "~" } else { "" }, text.number(group.count)),
                 group.key.reason.code().to_owned(),
                 group
                     .key

@@ -171,6 +171,7 @@ impl Output {
                 first_ns: total.first_ns,
                 last_ns: total.last_ns,
                 waited_max_ns: total.waited_max_ns,
+                approximate: total.approximate,
             })
             .collect();
         let mut hooks: Vec<Hook> = end.hooks.iter().map(hook).collect();

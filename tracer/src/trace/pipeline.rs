@@ -66,6 +66,7 @@ impl Growth {
         self.count.count += after.count;
         self.count.last_ns = after.last_ns;
         self.count.waited_max_ns = self.count.waited_max_ns.max(after.waited_max_ns);
+        self.count.approximate |= after.approximate;
         self.more += more;
         self
     }
@@ -262,6 +263,7 @@ impl<'a> Pipeline<'a> {
             process: None,
             listener: failure.listener.clone(),
             waited_max_ns: failure.waited_ns,
+            approximate: false,
         };
         self.exemplar(failure);
         self.count(count, now);
