@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::records::{Key, Records};
+use crate::records::{Key, Peer, Records};
 use crate::sys::{clock_ns, ticks_per_second};
 use crate::truth::{Failures, Listener, Process, Tally};
 
@@ -41,7 +41,7 @@ pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<S
         ("event", &records.events),
     ] {
         for key in keys.iter().filter(ours) {
-            let Some(index) = tally.failures.iter().position(|truth| is_of(truth, key)) else {
+            let Some(index) = tally.failures.iter().position(|truth| is_of(tally, truth, key)) else {
                 found.push(format!("a {kind} of what did not happen: {key:?}"));
                 continue;
             };
@@ -62,7 +62,7 @@ pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<S
     for truth in &tally.failures {
         let of_truth = |keys: &[Key]| -> Vec<u64> {
             keys.iter()
-                .filter(|key| is_of(truth, key))
+                .filter(|key| is_of(tally, truth, key))
                 .map(|key| key.count.unwrap_or(1))
                 .collect()
         };
@@ -104,22 +104,27 @@ pub fn losses(records: &Records) -> Option<String> {
 
 fn name(truth: &Failures) -> String {
     format!(
-        "{} {} by {} of pid {} on {:?}",
+        "{} {} by {} of pid {} on {:?} {}",
         truth.reason(),
         truth.errno,
         truth.call,
         truth.process.pid,
-        truth.listener.inode
+        truth.listener.inode,
+        truth.target.as_deref().unwrap_or_default(),
     )
 }
 
 /// Whether a record is of these failures.
-fn is_of(truth: &Failures, key: &Key) -> bool {
-    truth.process.pid == key.process.pid
+fn is_of(tally: &Tally, truth: &Failures, key: &Key) -> bool {
+    // Who it was may not be known any more.
+    let process = truth.process.pid == key.process.pid
+        || truth.process.pid == 0 && tally.pids.contains(&key.process.pid);
+    process
         && truth.errno == key.errno
         && truth.reason() == key.reason
         && truth.call == key.call()
         && truth.listener.inode == key.listener.inode
+        && (truth.target.is_none() || truth.target == key.peer.as_ref().map(Peer::name))
 }
 
 /// Compares the fields that are known.
@@ -132,14 +137,21 @@ fn fields(found: &mut Vec<String>, kind: &str, truth: &Failures, key: &Key, scop
     let is_polled = truth.holders.is_some()
         && (scope.tier == "tracepoint" || truth.reason() == "queue.stalled");
     let tier = if is_polled { "poll" } else { scope.tier };
+    let tier = truth.tier.as_deref().unwrap_or(tier);
+    if truth.target.is_some() {
+        let got = key.server.as_ref().map(|server| server.pid);
+        compare.same("server", &truth.server, &got);
+    }
     compare.same("tier", &tier, &key.tier.as_str());
-    if let Some(holders) = &truth.holders {
+    if let Some(holders) = &truth.holders
+        && truth.process.pid != 0
+    {
         let got = key.holders.iter().flatten();
         let got: Vec<u32> = got.map(|holder| holder.pid).collect();
         compare.same("holders", holders, &got);
     }
     let peer = key.peer.as_ref();
-    let peer = peer.map(|peer| format!("{} {}", peer.address, peer.port));
+    let peer = peer.map(Peer::name);
     if kind == "event" && !truth.peers.is_empty() {
         compare.holds(
             "peer",

@@ -48,6 +48,7 @@ impl Totals {
         if shown {
             *self.shown.entry(failure.key).or_default() += 1;
         }
+        self.failed(&failure.key);
         if let (Some(inode), Some(address @ Address::Unix(_))) =
             (failure.key.socket_inode, &failure.listener.address)
             && self.paths.len() < MAX_KEYS
@@ -97,11 +98,7 @@ impl Totals {
             }
             None => count.count,
         };
-        if let Some(inode) = count.key.socket_inode
-            && self.failed_at.len() < MAX_KEYS
-        {
-            self.failed_at.insert(inode);
-        }
+        self.failed(&count.key);
         if let Some(total) = self.keys.get_mut(&count.key) {
             total.count += count.count;
             total.last_ns = total.last_ns.max(count.last_ns);
@@ -131,6 +128,14 @@ impl Totals {
         if let Some(total) = self.keys.get_mut(&failure.key) {
             total.waited_max_ns = total.waited_max_ns.max(failure.waited_ns);
             total.last_ns = total.last_ns.max(failure.monotonic_ns);
+        }
+    }
+
+    fn failed(&mut self, key: &Key) {
+        if let Some(inode) = key.socket_inode
+            && self.failed_at.len() < MAX_KEYS
+        {
+            self.failed_at.insert(inode);
         }
     }
 

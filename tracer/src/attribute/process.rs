@@ -40,6 +40,8 @@ pub struct Attributor {
     cgroups: Cache<u64, Option<Vec<u8>>>,
     owners: Cache<u64, Believed<Owners>>,
     far: FarEnds,
+    /// Who was found at a listener last.
+    parties: Cache<u64, Party>,
 }
 
 /// A program found behind a kernel worker.
@@ -127,6 +129,7 @@ impl Attributor {
             cgroups: Cache::new(OTHERS),
             owners: Cache::new(OTHERS),
             far: FarEnds::new(root),
+            parties: Cache::new(OTHERS),
         }
     }
 
@@ -262,12 +265,24 @@ impl Attributor {
                 syscall: None,
                 kernel_worker: false,
             };
-            let identity = self.process(id, &facts);
             Some(Party {
                 id,
                 facts,
-                identity,
+                identity: Rc::default(),
             })
+        });
+        // One that is gone is still the one that it was.
+        let party = match party {
+            Some(party) => {
+                self.parties.insert(socket_inode, party.clone());
+                Some(party)
+            }
+            None if owners.pids.is_empty() => self.parties.get(&socket_inode).cloned(),
+            None => None,
+        };
+        let party = party.map(|party| Party {
+            identity: self.process(party.id, &party.facts),
+            ..party
         });
         Who {
             party,

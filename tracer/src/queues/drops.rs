@@ -5,7 +5,7 @@
 //! `TCP_DEFER_ACCEPT` ignores once. The namespace's `ListenDrops` counts drops alone, but does
 //! not say whose.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use turnaway_common::Reason;
 
@@ -25,6 +25,8 @@ pub struct Drops {
     namespaces: HashMap<u32, Credit>,
     polled_ns: u64,
     polls: u64,
+    /// Listeners that were closed after the last poll had begun.
+    pending: Vec<Closed>,
 }
 
 #[derive(Debug, Default)]
@@ -107,16 +109,27 @@ impl Drops {
             self.share(namespace.inode, &grown, &mut counts);
         }
         // One that is closed is handed to `closed`, which is called after each poll.
-        let oldest = self.polls.saturating_sub(1);
+        let oldest = self.polls.saturating_sub(2);
         self.listeners.retain(|_, known| known.poll >= oldest);
+        let there: HashSet<u32> = poll.namespaces.iter().map(|one| one.inode).collect();
+        // The number of one that is gone may be another's soon.
+        self.namespaces.retain(|inode, _| there.contains(inode));
         self.polled_ns = now_ns;
         counts
     }
 
-    /// What listeners dropped between the last poll that saw them and their end.
-    pub fn closed(&mut self, closed: &[Closed]) -> Vec<Count> {
+    /// What listeners dropped between the last poll that saw them and their end. `closed` are
+    /// those that were closed since the last call; with the `last` call, there is no other poll
+    /// to wait for.
+    pub fn closed(&mut self, closed: Vec<Closed>, last: bool) -> Vec<Count> {
         let mut namespaces: HashMap<u32, Vec<Grown>> = HashMap::new();
-        for closed in closed {
+        // What a namespace counted for one that was closed later shows with the next poll.
+        let (late, known): (Vec<Closed>, Vec<Closed>) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .chain(closed)
+            .partition(|closed| !last && closed.monotonic_ns > self.polled_ns);
+        self.pending = late;
+        for closed in known {
             let before = self
                 .listeners
                 .remove(&closed.inode)
@@ -127,7 +140,7 @@ impl Drops {
                 namespaces.entry(netns).or_default().push(Grown {
                     inode: closed.inode,
                     discarded,
-                    listener: closed.listener.clone(),
+                    listener: closed.listener,
                     last_ns: closed.monotonic_ns,
                 });
             }
@@ -402,9 +415,34 @@ mod tests {
         };
         // The poll that follows no longer has it, but the namespace has counted.
         assert!(drops.poll(&poll(counters(7, 0, 7), &[]), 30).is_empty());
-        let grown = drops.closed(std::slice::from_ref(&closed));
+        let grown = drops.closed(vec![closed], false);
         assert_eq!(told(&grown), [(1, Reason::QueueOverflow, 5)]);
         assert_eq!(grown[0].last_ns, 25);
+    }
+
+    #[test]
+    fn one_that_is_closed_while_a_poll_is_under_way_waits_for_the_next() {
+        let mut drops = Drops::default();
+        drops.poll(&poll(counters(0, 0, 0), &[(1, 0)]), 10);
+        let closed = Closed {
+            inode: 1,
+            monotonic_ns: 11,
+            drops: 4,
+            listener: listener_of(&listener(1, 4), 99),
+        };
+        assert!(drops.closed(vec![closed.clone()], false).is_empty());
+        drops.poll(&poll(counters(4, 0, 4), &[]), 20);
+        let grown = drops.closed(Vec::new(), false);
+        assert_eq!(told(&grown), [(1, Reason::QueueOverflow, 4)]);
+        assert!(!grown[0].approximate);
+
+        // With its namespace gone, its own number is all there is.
+        let mut gone = poll_of(Vec::new());
+        gone.namespaces.clear();
+        drops.poll(&gone, 30);
+        let grown = drops.closed(vec![closed], true);
+        assert_eq!(told(&grown), [(1, Reason::QueueOverflow, 4)]);
+        assert!(grown[0].approximate);
     }
 
     #[test]

@@ -292,8 +292,7 @@ impl<'a> Run<'a> {
         let mut counts = Vec::new();
         if let Some(drops) = &mut queues.drops {
             counts = drops.poll(&look.poll, look.at_ns);
-            // Of those that were closed before the look and since.
-            counts.extend(drops.closed(&self.session.take_closed()));
+            counts.extend(drops.closed(self.session.take_closed(), false));
         }
         let session = &self.session;
         let seen = queues.accepts_are_seen;
@@ -321,6 +320,17 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Counts what listeners dropped that were closed while the last look was under way.
+    fn last_closed(&mut self) {
+        let Some(drops) = self.queues.as_mut().and_then(|queues| queues.drops.as_mut()) else {
+            return;
+        };
+        let now = Instant::now();
+        for count in drops.closed(self.session.take_closed(), true) {
+            self.pipeline.count(count, now);
+        }
+    }
+
     async fn finish(mut self) -> Result<()> {
         if let Some(queues) = &mut self.queues {
             let suspects = queues.suspects.clone();
@@ -332,6 +342,7 @@ impl<'a> Run<'a> {
         let listeners = self.session.listeners();
         self.session.detach()?;
         self.counts()?;
+        self.last_closed();
         if let Some(queues) = &self.queues {
             for failure in queues.stalls.lasting() {
                 self.pipeline.still_stalled(&failure);
