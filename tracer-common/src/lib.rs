@@ -12,7 +12,8 @@ pub mod layout;
 pub mod reason;
 
 pub use failure::{
-    ClosedListener, Exemplar, FailureCount, FailureKey, ListenerFacts, ListenerStats, ProcessFacts, known,
+    ClosedListener, Exemplar, FailureCount, FailureKey, ListenerFacts, ListenerStats, ProcessFacts,
+    known,
 };
 pub use reason::Reason;
 

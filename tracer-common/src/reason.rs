@@ -229,11 +229,8 @@ impl Reason {
         use self::errno as e;
         matches!(
             errno,
-            e::EINPROGRESS
-                | e::EALREADY
-                | e::EISCONN
-                | e::EINTR
-                | e::RESTART_FIRST..=e::RESTART_LAST
+            e::EINPROGRESS | e::EALREADY | e::EISCONN | e::EINTR | e::RESTART_FIRST
+                ..=e::RESTART_LAST
         )
     }
 

@@ -50,7 +50,13 @@ fn connect_fexit(ctx: FExitContext) -> i32 {
             address,
             length: ctx.arg(2),
         };
-        call_failed(&ctx, i64::from(ret), u64::from(fd), target, tier::TRAMPOLINE);
+        call_failed(
+            &ctx,
+            i64::from(ret),
+            u64::from(fd),
+            target,
+            tier::TRAMPOLINE,
+        );
     }
     0
 }
@@ -92,13 +98,7 @@ fn saved_call_failed<C: EbpfContext>(ctx: &C, ret: i64, tier: u8) -> Option<()> 
 }
 
 #[inline(always)]
-fn call_failed<C: EbpfContext>(
-    ctx: &C,
-    ret: i64,
-    fd: u64,
-    target: Target,
-    tier: u8,
-) -> Option<()> {
+fn call_failed<C: EbpfContext>(ctx: &C, ret: i64, fd: u64, target: Target, tier: u8) -> Option<()> {
     let errno = errno_of(ret)?;
     if Reason::is_life_of_connect(errno) {
         return None;
@@ -200,7 +200,8 @@ fn asked_for(sk: u64) -> Option<()> {
     asked.start_boottime_ns = facts::process_start(task);
     let call = facts::connect_call(task);
     asked.op = op::SYSCALL;
-    if facts::is_uring_worker(task) || call.number == u64::from(global!(SYSCALL_LAYOUT.io_uring_enter))
+    if facts::is_uring_worker(task)
+        || call.number == u64::from(global!(SYSCALL_LAYOUT.io_uring_enter))
     {
         asked.op = op::IO_URING;
     } else if call.number != UNKNOWN {

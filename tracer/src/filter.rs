@@ -156,6 +156,7 @@ mod tests {
 
     fn key() -> Key {
         Key {
+            target: None,
             process: Some(samples::PROCESS),
             socket_inode: Some(7),
             reason: Reason::AcceptEmfile,

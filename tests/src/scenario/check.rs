@@ -33,7 +33,10 @@ pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<S
     let mut events_of = vec![0_u32; tally.failures.len()];
     let ours = |key: &&Key| {
         (scope.alone || tally.pids.contains(&key.process.pid))
-            && scope.about.iter().any(|about| key.reason.starts_with(about))
+            && scope
+                .about
+                .iter()
+                .any(|about| key.reason.starts_with(about))
     };
     for (kind, keys) in [
         ("total", &records.summary.totals),
@@ -41,7 +44,11 @@ pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<S
         ("event", &records.events),
     ] {
         for key in keys.iter().filter(ours) {
-            let Some(index) = tally.failures.iter().position(|truth| is_of(tally, truth, key)) else {
+            let Some(index) = tally
+                .failures
+                .iter()
+                .position(|truth| is_of(tally, truth, key))
+            else {
                 found.push(format!("a {kind} of what did not happen: {key:?}"));
                 continue;
             };

@@ -139,7 +139,11 @@ pub const ALL: &[Scenario] = &[
     drops("queue_syn_overflow_mptcp", queue::syn_overflow_mptcp).needs(env::mptcp),
     drops("queue_ack_overflow", queue::ack_overflow),
     drops("queue_ack_overflow_ipv6", queue::ack_overflow_ipv6).needs(env::ipv6),
-    drops("queue_ack_overflow_dual_stack", queue::ack_overflow_dual_stack).needs(env::ipv6),
+    drops(
+        "queue_ack_overflow_dual_stack",
+        queue::ack_overflow_dual_stack,
+    )
+    .needs(env::ipv6),
     drops("queue_rst_overflow", queue::rst_overflow),
     drops("queue_syn_flood", queue::syn_flood),
     drops("queue_syn_backlog", queue::syn_backlog),
@@ -178,7 +182,11 @@ pub const ALL: &[Scenario] = &[
     client("connect_misuse", connect::misuse),
     client("connect_vsock", connect::vsock).needs(env::vsock),
     client("connect_named_thread", connect::named_thread),
-    client("connect_gone_before_the_error", connect::gone_before_the_error).of_others(),
+    client(
+        "connect_gone_before_the_error",
+        connect::gone_before_the_error,
+    )
+    .of_others(),
 ];
 
 #[cfg(test)]

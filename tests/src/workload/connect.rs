@@ -88,7 +88,11 @@ fn connect_later(socket: &OwnedFd, target: &SockAddr) -> Result<Errno> {
 }
 
 fn expect(got: Errno, wanted: i32) -> Result<Errno> {
-    ensure!(got == Errno(wanted), "{got:?} instead of {:?}", Errno(wanted));
+    ensure!(
+        got == Errno(wanted),
+        "{got:?} instead of {:?}",
+        Errno(wanted)
+    );
     Ok(got)
 }
 
@@ -250,9 +254,11 @@ impl Silent {
     fn timeouts(&self, process: &Process, server: u32, count: u64) -> Result<Failures> {
         let errno = Errno(libc::ETIMEDOUT);
         let far = self.listening.truth(0).from_afar();
-        Ok(Failures::connect(process.clone(), &self.name()?, errno, count)
-            .begun()
-            .at(far, server))
+        Ok(
+            Failures::connect(process.clone(), &self.name()?, errno, count)
+                .begun()
+                .at(far, server),
+        )
     }
 }
 
@@ -312,7 +318,10 @@ pub fn called_again(stage: &mut Stage) -> Result<()> {
             other => break other,
         }
     };
-    ensure!(got == Err(Errno(libc::ETIMEDOUT)) && timeouts > 0, "{got:?}");
+    ensure!(
+        got == Err(Errno(libc::ETIMEDOUT)) && timeouts > 0,
+        "{got:?}"
+    );
 
     let interrupted = silent.client()?;
     sys::alarm_every(Duration::from_millis(20), false)?;
@@ -340,7 +349,10 @@ pub fn told_twice(stage: &mut Stage) -> Result<()> {
         sys::set_nonblocking(&socket)?;
         let got = sys::connect(&socket, &closed.sock());
         ensure!(got == Err(Errno(libc::EINPROGRESS)), "{got:?}");
-        ensure!(sys::poll_writable(socket.as_raw_fd(), PATIENCE)?, "nothing came");
+        ensure!(
+            sys::poll_writable(socket.as_raw_fd(), PATIENCE)?,
+            "nothing came"
+        );
         Ok(socket)
     };
     stage.ready()?;
@@ -424,7 +436,12 @@ pub fn unreachable(stage: &mut Stage) -> Result<()> {
             sys::set_nonblocking(&socket)?;
             sys::connect(&socket, &SockAddr::inet(target))
         })?;
-        failures.push(Failures::connect(process.clone(), &name(target), errno, count));
+        failures.push(Failures::connect(
+            process.clone(),
+            &name(target),
+            errno,
+            count,
+        ));
         fail_at(libc::ENETUNREACH, 30, || {
             let socket = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
             sys::connect(&socket, &SockAddr::inet(target))
@@ -508,9 +525,7 @@ pub fn unix_refused(stage: &mut Stage) -> Result<()> {
     })?;
     let truth = listening.truth(0).from_afar();
     let path = truth.path.clone().context("no path")?;
-    failures.push(
-        Failures::connect(process.clone(), &path, errno, 5).at(truth, process.pid),
-    );
+    failures.push(Failures::connect(process.clone(), &path, errno, 5).at(truth, process.pid));
     stage.report(&tally(&process, failures))
 }
 

@@ -149,7 +149,12 @@ fn syn_overflow_of(stage: &mut Stage, listening: &Listening, address: &str) -> R
 /// The last ACKs of handshakes that find the accept queue full.
 pub fn ack_overflow(stage: &mut Stage) -> Result<()> {
     quiet()?;
-    ack_overflow_of(stage, &Listening::tcp4(8)?, "queue.ack_overflow", "127.0.0.1")
+    ack_overflow_of(
+        stage,
+        &Listening::tcp4(8)?,
+        "queue.ack_overflow",
+        "127.0.0.1",
+    )
 }
 
 /// The same by IPv6.
@@ -169,7 +174,12 @@ pub fn ack_overflow_dual_stack(stage: &mut Stage) -> Result<()> {
 pub fn rst_overflow(stage: &mut Stage) -> Result<()> {
     quiet()?;
     set("tcp_abort_on_overflow", "1")?;
-    ack_overflow_of(stage, &Listening::tcp4(8)?, "queue.rst_overflow", "127.0.0.1")
+    ack_overflow_of(
+        stage,
+        &Listening::tcp4(8)?,
+        "queue.rst_overflow",
+        "127.0.0.1",
+    )
 }
 
 /// Handshakes end when clients send something, so that they can be begun while there is room
@@ -245,12 +255,13 @@ fn flood(stage: &mut Stage, backlog: u32, requests: usize) -> Result<()> {
         .map(|_| listening.begin())
         .collect::<Result<Vec<_>>>()?;
     let peers = names(&clients, "127.0.0.1")?;
-    wait::until_true("drops", || {
-        Ok(Counters::read()?.since(before).drops >= 5)
-    })?;
+    wait::until_true("drops", || Ok(Counters::read()?.since(before).drops >= 5))?;
     drop(clients);
     let counted = Counters::read()?.since(before);
-    ensure!(counted.overflows == 0 && counted.cookies == 0, "{counted:?}");
+    ensure!(
+        counted.overflows == 0 && counted.cookies == 0,
+        "{counted:?}"
+    );
     let mut failure = Failures::of_listener(
         "queue.syn_flood",
         process.clone(),
@@ -356,8 +367,9 @@ pub fn closed_at_once(stage: &mut Stage) -> Result<()> {
     let read = unistd_read(&reader, &mut truth)?;
     let (pid, listener, count) = serde_json::from_slice(&truth[..read])?;
     // Whether somebody could look at it in time is by chance.
-    let mut failure = Failures::of_listener("queue.syn_overflow", Process::default(), listener, count)
-        .held_by(&[]);
+    let mut failure =
+        Failures::of_listener("queue.syn_overflow", Process::default(), listener, count)
+            .held_by(&[]);
     failure.process.pid = 0;
     stage.report(&Tally {
         pids: vec![own.pid, pid, 0],
@@ -427,8 +439,8 @@ pub fn stalled(stage: &mut Stage) -> Result<()> {
     let address = names(&clients, "127.0.0.1")?;
     let mut truth = listening.truth_of_any_queue();
     truth.queue = None;
-    let mut failure = Failures::of_listener("queue.stalled", process.clone(), truth, 1)
-        .held_by(&[process.pid]);
+    let mut failure =
+        Failures::of_listener("queue.stalled", process.clone(), truth, 1).held_by(&[process.pid]);
     failure.peers = address;
     // One when it began, one when it ended.
     failure.shown = Some(2);
@@ -460,9 +472,7 @@ pub fn abandoned(stage: &mut Stage) -> Result<()> {
         let mut byte = [0];
         let error = unistd_read(client, &mut byte).err();
         let error = error.and_then(|error| error.downcast::<std::io::Error>().ok());
-        reset += u64::from(
-            error.and_then(|error| error.raw_os_error()) == Some(libc::ECONNRESET),
-        );
+        reset += u64::from(error.and_then(|error| error.raw_os_error()) == Some(libc::ECONNRESET));
     }
     let mut failure = Failures::of_listener("queue.abandoned", process.clone(), truth, reset);
     failure.shown = Some(1);

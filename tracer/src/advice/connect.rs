@@ -3,12 +3,7 @@
 use turnaway_common::{Reason, reason::errno as number};
 
 use super::{Advice, queue::in_namespace, shell_word};
-use crate::{
-    errno,
-    event::Target,
-    record::unix_name,
-    text,
-};
+use crate::{errno, event::Target, record::unix_name, text};
 
 /// What advice on a failed connect depends on.
 #[derive(Clone, Copy, Debug)]

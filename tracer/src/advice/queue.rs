@@ -38,7 +38,10 @@ pub fn advise_listener(reason: Reason, about: &AboutListener<'_>) -> Advice {
             ),
         },
         Reason::QueueDropped => Advice {
-            now: Some(in_namespace(about.pid, "nstat -az TcpExtListenDrops TcpExtListenOverflows")),
+            now: Some(in_namespace(
+                about.pid,
+                "nstat -az TcpExtListenDrops TcpExtListenOverflows",
+            )),
             note: Some(
                 "the listener dropped a packet for another reason than a full queue: no memory, \
                  no route back, or a firewall or security module"

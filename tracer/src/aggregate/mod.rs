@@ -172,6 +172,7 @@ mod tests {
 
     fn key(pid: u32) -> Key {
         Key {
+            target: None,
             process: Some(ProcessId {
                 pid,
                 start_boottime_ns: 1,

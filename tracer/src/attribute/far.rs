@@ -186,7 +186,8 @@ impl Network {
                 .iter()
                 .filter(|(address, _)| address.port() == wanted.port())
         };
-        if let Some(found) = at_port().find(|(address, _)| address.ip().to_canonical() == wanted.ip())
+        if let Some(found) =
+            at_port().find(|(address, _)| address.ip().to_canonical() == wanted.ip())
         {
             return Some(*found);
         }

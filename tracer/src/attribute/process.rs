@@ -11,6 +11,7 @@ use super::{
     cache::Cache,
     cgroup::{ContainerId, Place, telling_path},
     far::{Client, FarEnds},
+    holdings::{self, Holdings},
     kernfs::Cgroup2,
     owners::{self, Owners},
     task::{Stat, Task},
@@ -170,6 +171,15 @@ impl Attributor {
         let count = task.open_descriptors();
         // One that began to exit meanwhile may have closed some already.
         task.stat().filter(|stat| !stat.dead).and(count)
+    }
+
+    /// What holds the descriptors of a process now; see [`holdings::holdings`].
+    #[must_use]
+    pub fn holdings(&self, id: ProcessId, budget: Duration) -> Option<Holdings> {
+        self.task(id)?;
+        let found = holdings::holdings(&self.root, id.pid, budget);
+        // One that began to exit meanwhile may have closed some already.
+        self.task(id).and(found)
     }
 
     /// Limits of open files of a process now, which need not be those at its failure.

@@ -52,7 +52,12 @@ mod tests {
 
     #[test]
     fn the_rate_explains_the_count() {
-        for (rate_is, uptime) in [(250_u64, 20_u64), (1000, 301), (100, 299), (300, 10_000_000)] {
+        for (rate_is, uptime) in [
+            (250_u64, 20_u64),
+            (1000, 301),
+            (100, 299),
+            (300, 10_000_000),
+        ] {
             let jiffies = (1 << 32) - 300 * rate_is + uptime * rate_is;
             let found = rate(uptime * 1_000_000_000, jiffies);
             assert_eq!(found.map(u64::from), Some(rate_is), "{uptime} s");

@@ -57,7 +57,11 @@ pub fn syscall_layout(btf: &Btf) -> SyscallLayout {
     };
     let (
         Some(size),
-        [Some(first_argument), Some(second_argument), Some(third_argument)],
+        [
+            Some(first_argument),
+            Some(second_argument),
+            Some(third_argument),
+        ],
         Some(number),
     ) = (btf.size_of("pt_regs"), arguments, btf.offset_of(number))
     else {

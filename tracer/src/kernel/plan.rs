@@ -365,7 +365,9 @@ fn listen_queue(features: &Features, tier: Tier) -> Result<Vec<Attachment>, Stri
     for (function, [fentry, fexit, kprobe, kretprobe]) in ARRIVALS {
         if function != "tcp_conn_request" {
             match found(function) {
-                Some(found) => expect_first(function, found, &["struct sock *", "struct sk_buff *"])?,
+                Some(found) => {
+                    expect_first(function, found, &["struct sock *", "struct sk_buff *"])?
+                }
                 // A kernel without IPv6.
                 None if function == "tcp_v6_syn_recv_sock" => continue,
                 None => return Err(absent(function)),
@@ -663,7 +665,10 @@ mod tests {
     fn recent() -> Features {
         Features {
             functions: prototypes(&[
-                ("__sys_accept4", &["int", "struct sockaddr *", "int *", "int"]),
+                (
+                    "__sys_accept4",
+                    &["int", "struct sockaddr *", "int *", "int"],
+                ),
                 ("__sys_connect", &["int", "struct sockaddr *", "int"]),
                 ("io_accept", &["struct io_kiocb *", "unsigned int"]),
                 ("io_issue_sqe", &["struct io_kiocb *", "unsigned int"]),
@@ -697,7 +702,10 @@ mod tests {
                         "bool *",
                     ],
                 ),
-                ("inet_csk_accept", &["struct sock *", "struct proto_accept_arg *"]),
+                (
+                    "inet_csk_accept",
+                    &["struct sock *", "struct proto_accept_arg *"],
+                ),
                 (
                     "unix_accept",
                     &[
@@ -861,7 +869,12 @@ mod tests {
         let plans = plan(&features, None);
         assert_eq!(tiers(&plans[2]), [Tier::Tracepoint]);
         assert_eq!(plans[2].ways[0].attachments[0].target, Target::SockDiag);
-        assert!(plans[2].refused.iter().all(|(_, why)| why == "kptr_restrict"));
+        assert!(
+            plans[2]
+                .refused
+                .iter()
+                .all(|(_, why)| why == "kptr_restrict")
+        );
     }
 
     #[test]

@@ -316,7 +316,10 @@ fn settings(options: &Options, plans: &[HookPlan], jiffy: Option<Duration>) -> S
     });
     let traced = plans.iter().any(|plan| {
         plan.hook == HookName::Accepted
-            && plan.ways.first().is_some_and(|way| way.tier == Tier::Tracepoint)
+            && plan
+                .ways
+                .first()
+                .is_some_and(|way| way.tier == Tier::Tracepoint)
     });
     Settings {
         jiffy_ns,

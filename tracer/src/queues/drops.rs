@@ -172,9 +172,7 @@ impl Drops {
         });
         let before = credit.counters;
         let added = Left {
-            overflows: now
-                .listen_overflows
-                .saturating_sub(before.listen_overflows),
+            overflows: now.listen_overflows.saturating_sub(before.listen_overflows),
             request_drops: now.request_drops.saturating_sub(before.request_drops),
             drops: now.listen_drops.saturating_sub(before.listen_drops),
         };
@@ -333,7 +331,13 @@ mod tests {
     fn told(counts: &[Count]) -> Vec<(u64, Reason, u64)> {
         counts
             .iter()
-            .map(|count| (count.key.socket_inode.unwrap(), count.key.reason, count.count))
+            .map(|count| {
+                (
+                    count.key.socket_inode.unwrap(),
+                    count.key.reason,
+                    count.count,
+                )
+            })
             .collect()
     }
 
@@ -341,7 +345,11 @@ mod tests {
     fn what_was_there_before_is_not_counted() {
         let mut drops = Drops::default();
         drops.poll(&poll(counters(5, 0, 5), &[(1, 5)]), 10);
-        assert!(drops.poll(&poll(counters(5, 0, 5), &[(1, 5)]), 20).is_empty());
+        assert!(
+            drops
+                .poll(&poll(counters(5, 0, 5), &[(1, 5)]), 20)
+                .is_empty()
+        );
         let grown = drops.poll(&poll(counters(8, 0, 8), &[(1, 8)]), 30);
         assert_eq!(told(&grown), [(1, Reason::QueueOverflow, 3)]);
         assert_eq!((grown[0].first_ns, grown[0].last_ns), (20, 30));
@@ -397,7 +405,11 @@ mod tests {
     fn a_drop_that_shows_at_its_socket_a_poll_later_is_counted_then() {
         let mut drops = Drops::default();
         drops.poll(&poll(counters(0, 0, 0), &[(1, 0)]), 10);
-        assert!(drops.poll(&poll(counters(2, 0, 2), &[(1, 0)]), 20).is_empty());
+        assert!(
+            drops
+                .poll(&poll(counters(2, 0, 2), &[(1, 0)]), 20)
+                .is_empty()
+        );
         let grown = drops.poll(&poll(counters(2, 0, 2), &[(1, 2)]), 30);
         assert_eq!(told(&grown), [(1, Reason::QueueOverflow, 2)]);
     }

@@ -53,6 +53,10 @@ struct Queue {
     since_ns: u64,
     /// The oldest of them at the last poll.
     oldest: Option<u64>,
+    /// When that came.
+    oldest_ns: Option<u64>,
+    /// It was looked at sooner than others because it waits for long.
+    hurried: bool,
     /// When the stall began that was told of.
     stalled_ns: Option<u64>,
     last: Option<Failure>,
@@ -89,6 +93,8 @@ impl Stalls {
                         cookie: found.cookie,
                         since_ns: now_ns,
                         oldest: None,
+                        oldest_ns: None,
+                        hurried: false,
                         stalled_ns: None,
                         last: None,
                     });
@@ -106,11 +112,12 @@ impl Stalls {
                             == 1
                     })
                     .and_then(|suspect| waiting.get(&suspect)?.first());
-                let same_oldest = oldest.is_none()
-                    || queue.oldest.is_none()
-                    || queue.oldest == oldest.map(|oldest| oldest.cookie);
+                // Hooks do not see every way of accepting; that the oldest stays is sure.
+                let same_oldest =
+                    oldest.is_none() || queue.oldest == oldest.map(|oldest| oldest.cookie);
                 let began = self.began(&queue, oldest, served(found.inode), same_oldest, now_ns);
                 queue.oldest = oldest.map(|oldest| oldest.cookie);
+                queue.oldest_ns = oldest.map(|oldest| came(oldest, now_ns));
                 let failure = |since_ns: u64| Failure {
                     target_path: None,
                     key: Key {
@@ -167,10 +174,7 @@ impl Stalls {
     ) -> Option<u64> {
         // The oldest came before the poll that saw it first.
         let since = match oldest {
-            Some(oldest) => {
-                let waited = u64::try_from(oldest.waited.as_nanos()).unwrap_or(u64::MAX);
-                now_ns.saturating_sub(waited)
-            }
+            Some(oldest) => came(oldest, now_ns),
             None => queue.since_ns,
         };
         let since = match served {
@@ -182,7 +186,6 @@ impl Stalls {
             Served::Unknown => return None,
         };
         let lasts = Duration::from_nanos(now_ns.saturating_sub(since));
-        // Hooks do not see every way of accepting; that the oldest stays is sure.
         (lasts >= self.after && same_oldest).then_some(since)
     }
 
@@ -215,15 +218,26 @@ impl Stalls {
             .collect()
     }
 
-    /// How long until a queue may have been waiting for long enough.
+    /// How long until a queue may have been waiting for long enough. One that is served slowly
+    /// is not looked at more often for that.
     #[must_use]
-    pub fn next(&self, now_ns: u64) -> Option<Duration> {
+    pub fn next(&mut self, now_ns: u64) -> Option<Duration> {
+        let after = self.after;
         self.queues
-            .values()
+            .values_mut()
             .filter(|queue| queue.stalled_ns.is_none())
-            .map(|queue| {
-                let waits = Duration::from_nanos(now_ns.saturating_sub(queue.since_ns));
-                self.after.saturating_sub(waits)
+            .filter_map(|queue| {
+                let begun = queue
+                    .oldest_ns
+                    .unwrap_or(queue.since_ns)
+                    .min(queue.since_ns);
+                let left = after.saturating_sub(Duration::from_nanos(now_ns.saturating_sub(begun)));
+                if left.is_zero() {
+                    // Once: to see whether the oldest stays.
+                    (!std::mem::replace(&mut queue.hurried, true)).then_some(left)
+                } else {
+                    Some(left)
+                }
             })
             .min()
     }
@@ -243,6 +257,11 @@ impl Queue {
             ended: true,
         })
     }
+}
+
+fn came(waiting: &Waiting, now_ns: u64) -> u64 {
+    let waited = u64::try_from(waiting.waited.as_nanos()).unwrap_or(u64::MAX);
+    now_ns.saturating_sub(waited)
 }
 
 fn suspect_of(netns: u32, address: Option<&Address>) -> Option<Suspect> {
@@ -315,10 +334,21 @@ pub(super) mod tests {
         let mut stalls = stalls();
         let queue = |depth| poll_of(vec![listener(1, depth)]);
         let none = HashMap::new();
-        assert!(stalls.poll(&queue(2), &none, |_| Served::Never, 10 * S).is_empty());
+        assert!(
+            stalls
+                .poll(&queue(2), &none, |_| Served::Never, 10 * S)
+                .is_empty()
+        );
         assert_eq!(stalls.suspects(&queue(2)).len(), 1);
         assert_eq!(stalls.next(11 * S), Some(Duration::from_secs(1)));
         // The oldest waits since before the first poll.
+        let waiting = waits(1, 5, 1_400);
+        assert!(
+            stalls
+                .poll(&queue(2), &waiting, |_| Served::Never, 11 * S)
+                .is_empty()
+        );
+        assert_eq!(stalls.next(11 * S), Some(Duration::from_millis(600)));
         let told = stalls.poll(&queue(2), &waits(1, 5, 2_400), |_| Served::Never, 12 * S);
         assert_eq!(told.len(), 1);
         assert!(!told[0].ended);
@@ -326,7 +356,11 @@ pub(super) mod tests {
         assert!(told[0].failure.peer.is_some());
         // It lasts: nothing new.
         let waiting = waits(1, 5, 3_400);
-        assert!(stalls.poll(&queue(3), &waiting, |_| Served::Never, 13 * S).is_empty());
+        assert!(
+            stalls
+                .poll(&queue(3), &waiting, |_| Served::Never, 13 * S)
+                .is_empty()
+        );
         assert_eq!(stalls.lasting().len(), 1);
         let told = stalls.poll(&queue(0), &none, |_| Served::At(13 * S + 1), 14 * S);
         assert!(told[0].ended);
@@ -353,8 +387,19 @@ pub(super) mod tests {
         for (second, oldest) in [(10, 1), (11, 2), (12, 3), (13, 4), (14, 5)] {
             let waiting = waits(1, oldest, 5_000);
             let told = stalls.poll(&queue, &waiting, |_| Served::Never, second * S);
-            assert!(told.is_empty() || second == 10, "{second}: {told:?}");
+            assert!(told.is_empty(), "{second}: {told:?}");
         }
+    }
+
+    #[test]
+    fn a_queue_that_is_long_in_waiting_is_looked_at_sooner_once() {
+        let mut stalls = stalls();
+        let queue = poll_of(vec![listener(1, 3)]);
+        let served = |_| Served::At(9 * S);
+        stalls.poll(&queue, &waits(1, 1, 5_000), served, 10 * S);
+        assert_eq!(stalls.next(10 * S), Some(Duration::ZERO));
+        stalls.poll(&queue, &waits(1, 2, 5_000), |_| Served::At(10 * S), 11 * S);
+        assert_eq!(stalls.next(11 * S), None);
     }
 
     #[test]
@@ -378,7 +423,10 @@ pub(super) mod tests {
         let queue = poll_of(vec![listener(1, 1)]);
         let none = HashMap::new();
         stalls.poll(&queue, &none, |_| Served::Never, S);
-        assert_eq!(stalls.poll(&queue, &none, |_| Served::Never, 4 * S).len(), 1);
+        assert_eq!(
+            stalls.poll(&queue, &none, |_| Served::Never, 4 * S).len(),
+            1
+        );
         let told = stalls.poll(&poll_of(Vec::new()), &none, |_| Served::Never, 5 * S);
         assert!(told[0].ended);
     }

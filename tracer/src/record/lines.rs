@@ -4,8 +4,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 use turnaway_common::Reason;
 
-use super::{Clock, Failures, Hook, KeyFields, ListeningFields, Lost, PeerFields, Run, SCHEMA, clock::rfc3339};
-use crate::{attribute::Who, event::Failure};
+use super::{
+    Clock, Failures, HoldingsFields, Hook, KeyFields, ListeningFields, Lost, PeerFields, Run,
+    SCHEMA, clock::rfc3339,
+};
+use crate::{
+    attribute::{Who, holdings::Holdings},
+    event::Failure,
+};
 
 /// What every line begins with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,6 +45,8 @@ pub struct Event {
     waited_ns: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holdings: Option<HoldingsFields>,
 }
 
 impl Event {
@@ -59,9 +67,20 @@ impl Event {
             monotonic_ns: failure.monotonic_ns,
             key,
             waited_ns: failure.waited_ns,
-            state: (failure.key.reason == Reason::QueueStalled)
-                .then_some(if failure.ended { "ended" } else { "began" }),
+            state: (failure.key.reason == Reason::QueueStalled).then_some(if failure.ended {
+                "ended"
+            } else {
+                "began"
+            }),
+            holdings: None,
         }
+    }
+
+    /// The same with what holds the process's descriptors.
+    #[must_use]
+    pub fn holding(mut self, holdings: Option<&Holdings>) -> Self {
+        self.holdings = holdings.map(HoldingsFields::new);
+        self
     }
 }
 

@@ -1,14 +1,14 @@
 //! Failures to try records and sinks on: one of which everything is known, one of which
 //! nothing is, one that is hostile.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use jiff::Timestamp;
 use turnaway_common::Reason;
 
-use super::{Clock, Hook, HookState};
+use super::{Clock, Hook, HookState, Listening, Waits};
 use crate::{
-    attribute::{Container, Identity, Parent, Pod, Runtime},
+    attribute::{Container, Holder, Holders, Identity, Parent, Pod, Runtime, Who},
     event::{Address, Failure, Key, Listener, NofileLimit, Op, Process, ProcessId, Queue, Tier},
 };
 
@@ -21,25 +21,67 @@ pub(crate) fn clock() -> Clock {
     Clock::fixed(wall, AT_NS, AT_NS)
 }
 
+/// The process of [`rich`].
+pub(crate) const PROCESS: ProcessId = ProcessId {
+    pid: 812,
+    start_boottime_ns: 5_000_000_000,
+};
+
+/// A process of this name, in this cgroup, of which nothing else is known.
+pub(crate) fn who(comm: &[u8], cgroup: Option<&[u8]>) -> Who {
+    let (failure, _) = minimal();
+    let facts = Process {
+        comm: comm.to_vec(),
+        ..failure.process.expect("it has one")
+    };
+    let identity = Identity {
+        cgroup: cgroup.map(<[u8]>::to_vec),
+        ..Identity::default()
+    };
+    Who::process(PROCESS, facts, Rc::new(identity))
+}
+
+/// Whose a failure is, if it is its process's.
+pub(crate) fn whose(failure: &Failure, identity: Identity) -> Who {
+    match (failure.key.process, &failure.process) {
+        (Some(id), Some(facts)) => Who::process(id, facts.clone(), Rc::new(identity)),
+        _ => Who::default(),
+    }
+}
+
+/// The same, changed.
+pub(crate) fn changed(mut who: Who, change: impl FnOnce(&mut Process, &mut Identity)) -> Who {
+    if let Some(party) = &mut who.party {
+        change(&mut party.facts, Rc::make_mut(&mut party.identity));
+    }
+    who
+}
+
 /// A failure of which everything is known. Every field is written out, so that a new one
 /// must be given a value here.
-pub(crate) fn rich() -> (Failure, Identity) {
+pub(crate) fn rich() -> (Failure, Who) {
+    let (failure, identity) = rich_parts();
+    let who = whose(&failure, identity);
+    (failure, who)
+}
+
+/// The same, with its identity apart.
+pub(crate) fn rich_parts() -> (Failure, Identity) {
     let failure = Failure {
+        target_path: None,
         key: Key {
-            process: ProcessId {
-                pid: 812,
-                start_boottime_ns: 5_000_000_000,
-            },
+            target: None,
+            process: Some(PROCESS),
             socket_inode: Some(31_337),
             reason: Reason::AcceptEmfile,
-            errno: 24,
+            errno: Some(24),
             op: Op::Syscall,
             tier: Tier::Trampoline,
         },
         monotonic_ns: AT_NS,
-        process: Process {
-            tid: 815,
-            uid: 106,
+        process: Some(Process {
+            tid: Some(815),
+            uid: Some(106),
             comm: b"pgbouncer".to_vec(),
             thread_comm: b"acceptor".to_vec(),
             cgroup_id: Some(4_711),
@@ -51,7 +93,7 @@ pub(crate) fn rich() -> (Failure, Identity) {
             parent_pid: Some(1),
             syscall: Some("accept4"),
             kernel_worker: false,
-        },
+        }),
         listener: Listener {
             fd: Some(9),
             family: Some(2),
@@ -64,6 +106,9 @@ pub(crate) fn rich() -> (Failure, Identity) {
                 backlog: 128,
             }),
         },
+        peer: Some(SocketAddr::from(([10, 1, 2, 3], 40_000))),
+        waited_ns: Some(612_000_000),
+        ended: false,
     };
     let identity = Identity {
         exe: Some(b"/usr/sbin/pgbouncer".to_vec()),
@@ -92,23 +137,25 @@ pub(crate) fn rich() -> (Failure, Identity) {
 }
 
 /// A failure of which nothing is known but the key.
-pub(crate) fn minimal() -> (Failure, Identity) {
+pub(crate) fn minimal() -> (Failure, Who) {
     let failure = Failure {
+        target_path: None,
         key: Key {
-            process: ProcessId {
+            target: None,
+            process: Some(ProcessId {
                 pid: 1,
                 start_boottime_ns: 0,
-            },
+            }),
             socket_inode: None,
             reason: Reason::AcceptOther,
-            errno: 4_000,
+            errno: Some(4_000),
             op: Op::Syscall,
             tier: Tier::Tracepoint,
         },
         monotonic_ns: AT_NS,
-        process: Process {
-            tid: 1,
-            uid: 0,
+        process: Some(Process {
+            tid: Some(1),
+            uid: Some(0),
             comm: Vec::new(),
             thread_comm: Vec::new(),
             cgroup_id: None,
@@ -117,7 +164,7 @@ pub(crate) fn minimal() -> (Failure, Identity) {
             parent_pid: None,
             syscall: None,
             kernel_worker: false,
-        },
+        }),
         listener: Listener {
             fd: None,
             family: None,
@@ -127,19 +174,24 @@ pub(crate) fn minimal() -> (Failure, Identity) {
             netns: None,
             queue: None,
         },
+        peer: None,
+        waited_ns: None,
+        ended: false,
     };
-    (failure, Identity::default())
+    let who = whose(&failure, Identity::default());
+    (failure, who)
 }
 
 /// A failure whose every name tries to do harm: an io_uring accept on AF_UNIX.
-pub(crate) fn hostile() -> (Failure, Identity) {
-    let (mut failure, mut identity) = rich();
+pub(crate) fn hostile() -> (Failure, Who) {
+    let (mut failure, mut identity) = rich_parts();
     let evil = b"\x1b]0;x\x07\n\xff\xe2\x80\xae\"\\,\0";
     failure.key.op = Op::IoUring;
-    failure.process.comm = evil.to_vec();
-    failure.process.thread_comm = b"\xfe".to_vec();
-    failure.process.kernel_worker = true;
-    failure.process.nofile = Some(NofileLimit {
+    let process = failure.process.as_mut().expect("it has one");
+    process.comm = evil.to_vec();
+    process.thread_comm = b"\xfe".to_vec();
+    process.kernel_worker = true;
+    process.nofile = Some(NofileLimit {
         soft: None,
         copied: true,
     });
@@ -162,7 +214,8 @@ pub(crate) fn hostile() -> (Failure, Identity) {
         container.name = Some("\u{1b}[2J\n\u{202e}".to_owned());
         container.runtime = None;
     }
-    (failure, identity)
+    let who = whose(&failure, identity);
+    (failure, who)
 }
 
 /// A hook in place and one that could not be.
@@ -183,4 +236,52 @@ pub(crate) fn hooks() -> Vec<Hook> {
             detail: Some("io_accept is not in this kernel's BTF".to_owned()),
         },
     ]
+}
+
+/// A listener at which something went well.
+pub(crate) fn listening() -> Listening {
+    let (failure, who) = rich();
+    Listening {
+        inode: 31_337,
+        listener: failure.listener,
+        acceptor: Some(PROCESS),
+        who,
+        accepted: 12_000,
+        cookies: 3,
+        waited: Some(Waits {
+            slots: vec![
+                (Duration::from_millis(4), 11_000),
+                (Duration::from_millis(1_024), 1_000),
+            ],
+            longest: Duration::from_millis(612),
+        }),
+    }
+}
+
+/// What befell a listener, and was nobody's call: `reason` at a listener that two processes
+/// hold.
+pub(crate) fn of_listener(reason: Reason) -> (Failure, Who) {
+    let (mut failure, mut who) = rich();
+    failure.key = Key {
+        process: None,
+        reason,
+        errno: None,
+        op: Op::Network,
+        tier: Tier::Poll,
+        ..failure.key
+    };
+    failure.process = None;
+    if let Some(party) = &mut who.party {
+        party.facts.tid = None;
+        party.facts.syscall = None;
+    }
+    let holder = |pid| Holder {
+        pid,
+        comm: Some(b"pgbouncer".to_vec()),
+    };
+    who.holders = Some(Holders {
+        processes: vec![holder(812), holder(813)],
+        complete: false,
+    });
+    (failure, who)
 }

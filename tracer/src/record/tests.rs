@@ -8,13 +8,14 @@ use std::{
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use turnaway_common::Reason;
 
 use super::{
     Clock, CountRecord, Event, Failures, Lost, Run, Summary,
     samples::{self, AT_NS, clock},
 };
 use crate::{
-    attribute::Identity,
+    attribute::{Who, holdings::holdings},
     event::{Address, Failure, Op},
 };
 
@@ -28,56 +29,68 @@ fn value(record: impl Serialize) -> Value {
     serde_json::from_str(&line).expect("JSON")
 }
 
-fn all_samples() -> Vec<(Failure, Identity)> {
+fn all_samples() -> Vec<(Failure, Who)> {
     let mut samples = vec![samples::rich(), samples::minimal(), samples::hostile()];
-    let (mut vsock, identity) = samples::rich();
+    let (mut vsock, who) = samples::rich();
     vsock.listener.family = Some(40);
     vsock.listener.protocol = Some(0);
     vsock.listener.address = Some(Address::Vsock {
         cid: u32::MAX,
         port: u32::MAX,
     });
-    samples.push((vsock, identity));
-    let (mut inet6, identity) = samples::rich();
+    samples.push((vsock, who));
+    let (mut inet6, who) = samples::rich();
     inet6.listener.family = Some(10);
     inet6.listener.protocol = Some(262);
     inet6.listener.address = Some(Address::Inet(SocketAddr::from(([0; 16], 80))));
-    samples.push((inet6, identity));
-    let (mut odd, identity) = samples::rich();
+    samples.push((inet6, who));
+    let (mut odd, who) = samples::rich();
     odd.listener.family = Some(999);
     odd.listener.socket_type = Some(99);
     odd.listener.protocol = Some(9_999);
     odd.listener.address = Some(Address::Unix(Vec::new()));
-    samples.push((odd, identity));
+    samples.push((odd, who));
+    for reason in [Reason::QueueSynOverflow, Reason::QueueStalled] {
+        samples.push(samples::of_listener(reason));
+    }
     samples
 }
 
-fn event(failure: &Failure, identity: &Identity, used: Option<u64>) -> Value {
-    value(Event::new("db1", failure, identity, used, &clock()))
+fn event(failure: &Failure, who: &Who, used: Option<u64>) -> Value {
+    value(Event::new("db1", failure, who, used, &clock()))
 }
 
-fn failures<'a>(failure: &'a Failure, identity: &'a Identity) -> Failures<'a> {
+/// An event with what holds the descriptors of this very process.
+fn held(failure: &Failure, who: &Who) -> Value {
+    let root = std::path::Path::new("/");
+    let holdings = holdings(root, std::process::id(), Duration::from_secs(5));
+    let event = Event::new("db1", failure, who, None, &clock());
+    value(event.holding(Some(&holdings.expect("its own are readable"))))
+}
+
+fn failures<'a>(failure: &'a Failure, who: &'a Who) -> Failures<'a> {
     Failures {
         key: &failure.key,
-        process: &failure.process,
         listener: &failure.listener,
-        identity,
+        who,
         count: 12_345,
         first_ns: AT_NS - 1_000_000_000,
         last_ns: AT_NS,
+        waited_max_ns: failure.waited_ns,
+        approximate: failure.waited_ns.is_some(),
     }
 }
 
-fn count(failure: &Failure, identity: &Identity) -> Value {
+fn count(failure: &Failure, who: &Who) -> Value {
     let time = clock().wall_of_monotonic(AT_NS);
-    let failures = failures(failure, identity);
+    let failures = failures(failure, who);
     value(CountRecord::new("db1", time, &failures, &clock()))
 }
 
-fn summary(samples: &[(Failure, Identity)], lost: Lost) -> Value {
+fn summary(samples: &[(Failure, Who)], lost: Lost) -> Value {
     let totals: Vec<_> = samples
         .iter()
-        .map(|(failure, identity)| failures(failure, identity))
+        .map(|(failure, who)| failures(failure, who))
         .collect();
     let run = Run {
         ended: clock().wall_of_monotonic(AT_NS),
@@ -86,6 +99,7 @@ fn summary(samples: &[(Failure, Identity)], lost: Lost) -> Value {
         other: 0,
         lost,
         hooks: &samples::hooks(),
+        listeners: &[samples::listening()],
     };
     value(Summary::new("db1", &run, &clock()))
 }
@@ -93,10 +107,11 @@ fn summary(samples: &[(Failure, Identity)], lost: Lost) -> Value {
 fn all_records() -> Vec<Value> {
     let samples = all_samples();
     let mut records = Vec::new();
-    for (failure, identity) in &samples {
-        records.push(event(failure, identity, Some(1_024)));
-        records.push(event(failure, identity, None));
-        records.push(count(failure, identity));
+    for (failure, who) in &samples {
+        records.push(event(failure, who, Some(1_024)));
+        records.push(event(failure, who, None));
+        records.push(held(failure, who));
+        records.push(count(failure, who));
     }
     records.push(summary(&samples, Lost::default()));
     records.push(summary(
@@ -137,8 +152,8 @@ fn every_record_fits_the_schema() {
 #[test]
 fn the_schema_refuses_what_the_records_never_are() {
     let validator = validator();
-    let (failure, identity) = samples::rich();
-    let good = event(&failure, &identity, Some(1));
+    let (failure, who) = samples::rich();
+    let good = event(&failure, &who, Some(1));
     assert!(validator.is_valid(&good));
     for (pointer, wrong) in [
         ("/schema", json!("turnaway/2")),
@@ -175,7 +190,7 @@ fn the_schema_refuses_what_the_records_never_are() {
         assert!(!validator.is_valid(&bad), "{pointer}");
     }
     for field in [
-        "schema", "type", "time", "host", "reason", "errno", "syscall", "process",
+        "schema", "type", "time", "host", "reason", "listener", "tier",
     ] {
         let mut bad = good.clone();
         bad.as_object_mut().expect("an object").remove(field);
@@ -215,6 +230,14 @@ fn the_schema_has_no_field_that_no_record_has() {
         for hook in record["hooks"].as_array().into_iter().flatten() {
             note("hook", hook);
         }
+        for listening in record["listeners"].as_array().into_iter().flatten() {
+            note("listening", listening);
+            note("waited", &listening["waited"]);
+            let slots = listening["waited"]["histogram"].as_array();
+            for slot in slots.into_iter().flatten() {
+                note("wait_slot", slot);
+            }
+        }
         for key in totals.iter().chain([&record]) {
             note("process", &key["process"]);
             note("parent", &key["process"]["parent"]);
@@ -222,6 +245,10 @@ fn the_schema_has_no_field_that_no_record_has() {
             note("pod", &key["process"]["container"]["pod"]);
             note("listener", &key["listener"]);
             note("fd", &key["fd"]);
+            note("peer", &key["peer"]);
+            for holder in key["holders"].as_array().into_iter().flatten() {
+                note("holder", holder);
+            }
         }
     }
     for holdings in super::holdings::tests::samples() {
@@ -246,6 +273,11 @@ fn every_field_is_documented() {
         "parent" | "container" | "lost" => format!("`{definition}.{field}`"),
         "pod" => format!("`container.pod.{field}`"),
         "hook" => format!("`hooks[].{field}`"),
+        "listening" => format!("`listeners[].{field}`"),
+        "waited" => format!("`listeners[].waited.{field}`"),
+        "wait_slot" => format!("`listeners[].waited.histogram[].{field}`"),
+        "holder" => format!("`holders[].{field}`"),
+        "peer" => format!("`peer.{field}`"),
         "held_kind" => format!("`kinds[].{field}`"),
         "held_sockets" => format!("`sockets[].{field}`"),
         "held_file" => format!("`files[].{field}`"),
@@ -256,7 +288,7 @@ fn every_field_is_documented() {
         .filter(|field| {
             let (definition, name) = field.split_once('.').expect("definition.field");
             // An object is documented by its fields.
-            let is_object = matches!(name, "parent" | "container" | "pod" | "lost");
+            let is_object = matches!(name, "parent" | "container" | "pod" | "lost" | "peer");
             !is_object && !DOCUMENT.contains(&written(definition, name))
         })
         .collect();
@@ -282,9 +314,9 @@ fn the_documents_examples_fit_the_schema() {
 
 #[test]
 fn a_rich_event() {
-    let (failure, identity) = samples::rich();
+    let (failure, who) = samples::rich();
     assert_eq!(
-        event(&failure, &identity, Some(1_024)),
+        event(&failure, &who, Some(1_024)),
         json!({
             "schema": "turnaway/1",
             "type": "event",
@@ -332,16 +364,18 @@ fn a_rich_event() {
                 "backlog": 128
             },
             "fd": {"used": 1024, "limit": 1024},
-            "tier": "trampoline"
+            "tier": "trampoline",
+            "peer": {"address": "10.1.2.3", "port": 40_000},
+            "waited_ns": 612_000_000
         })
     );
 }
 
 #[test]
 fn what_is_unknown_is_absent() {
-    let (failure, identity) = samples::minimal();
+    let (failure, who) = samples::minimal();
     assert_eq!(
-        event(&failure, &identity, None),
+        event(&failure, &who, None),
         json!({
             "schema": "turnaway/1",
             "type": "event",
@@ -360,8 +394,8 @@ fn what_is_unknown_is_absent() {
 
 #[test]
 fn a_hostile_event() {
-    let (failure, identity) = samples::hostile();
-    let event = event(&failure, &identity, None);
+    let (failure, who) = samples::hostile();
+    let event = event(&failure, &who, None);
     let evil = "\u{1b}]0;x\u{7}\n\\xff\u{202e}\"\\,\0";
     assert_eq!(event["op"], "io_uring_accept");
     assert_eq!(event.get("syscall"), None);
@@ -378,10 +412,10 @@ fn a_hostile_event() {
 
 #[test]
 fn counts_and_totals_carry_the_key_and_exact_times() {
-    let (failure, identity) = samples::rich();
-    let event = event(&failure, &identity, None);
-    let count = count(&failure, &identity);
-    let summary = summary(&[(failure, identity)], Lost::default());
+    let (failure, who) = samples::rich();
+    let event = event(&failure, &who, None);
+    let count = count(&failure, &who);
+    let summary = summary(&[(failure, who)], Lost::default());
     for counted in [&count, &summary["totals"][0]] {
         assert_eq!(counted["count"], 12_345);
         assert_eq!(counted["first"], "2026-11-24T03:12:03.123456789Z");
@@ -401,9 +435,9 @@ fn counts_and_totals_carry_the_key_and_exact_times() {
 
 #[test]
 fn the_limit_that_io_uring_keeps_is_said_either_way() {
-    let (mut failure, identity) = samples::rich();
+    let (mut failure, who) = samples::rich();
     failure.key.op = Op::IoUring;
-    let event = event(&failure, &identity, None);
+    let event = event(&failure, &who, None);
     assert_eq!(event["fd"], json!({"limit": 1024, "limit_copied": false}));
 }
 
@@ -417,21 +451,18 @@ fn a_path_that_looks_abstract_is_told_apart() {
 
 #[test]
 fn a_clock_is_all_that_times_depend_on() {
-    let (failure, identity) = samples::rich();
+    let (failure, who) = samples::rich();
     let later = Clock::fixed(
         "2030-01-01T00:00:00Z".parse().expect("a time"),
         AT_NS,
         AT_NS,
     );
-    let event = value(Event::new("db1", &failure, &identity, None, &later));
+    let event = value(Event::new("db1", &failure, &who, None, &later));
     assert_eq!(event["time"], "2030-01-01T00:00:00.000000000Z");
 }
 
 #[test]
 fn the_schema_knows_every_reason() {
-    let codes: Vec<&str> = turnaway_common::Reason::ALL
-        .iter()
-        .map(|reason| reason.code())
-        .collect();
+    let codes: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     assert_eq!(schema()["$defs"]["reason"]["enum"], json!(codes));
 }

@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn places() {
-        let (_, mut identity) = samples::rich();
+        let (_, mut identity) = samples::rich_parts();
         assert_eq!(place(&identity).as_deref(), Some("shop/pooler-0/pooler"));
         let container = identity.container.as_mut().expect("a container");
         container.pod = None;

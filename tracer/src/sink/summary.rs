@@ -110,7 +110,11 @@ fn table(
         .iter()
         .map(|group| {
             [
-                format!("{}{}", if group.approximate { "~" } else { "" }, text.number(group.count)),
+                format!(
+                    "{}{}",
+                    if group.approximate { "~" } else { "" },
+                    text.number(group.count)
+                ),
                 group.key.reason.code().to_owned(),
                 group
                     .key
@@ -167,10 +171,8 @@ fn listeners(text: &Text, run: &Run<'_>, lines: &mut Vec<String>) {
         let name = name::listener(&one.listener).unwrap_or_else(unknown);
         let mut line = format!("{name}: {} accepted", text.number(one.accepted));
         if let Some(waits) = &one.waited {
-            let [half, most, longest] =
-                [waits.below(0.5), waits.below(0.99), waits.longest].map(|wait| {
-                    span(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX))
-                });
+            let [half, most, longest] = [waits.below(0.5), waits.below(0.99), waits.longest]
+                .map(|wait| span(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)));
             // Writing to a string cannot fail.
             let _ = write!(
                 line,

@@ -321,10 +321,7 @@ pub(super) fn who(failures: &Failures<'_>) -> String {
         Some(_) if who.is_orphan() => "nobody".to_owned(),
         Some(holders) if !holders.processes.is_empty() => {
             let first = &holders.processes[0];
-            let name = first
-                .comm
-                .as_deref()
-                .map_or_else(unknown, text::terminal);
+            let name = first.comm.as_deref().map_or_else(unknown, text::terminal);
             match holders.processes.len() {
                 1 => format!("{name}[{}]", first.pid),
                 more => format!("{name}[{}] and {} more", first.pid, more - 1),

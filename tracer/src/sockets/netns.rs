@@ -23,9 +23,11 @@ use rustix::{
 
 use crate::attribute::kernfs;
 
-/// How long what is known of a process and of mounts is believed. Reading the link of each
-/// of 10 000 processes takes tens of milliseconds.
+/// How long what is known of a process and of mounts is believed, where processes are many:
+/// reading the link of each of 10 000 takes tens of milliseconds.
 const BELIEVED: Duration = Duration::from_secs(5);
+/// So many processes are few.
+const FEW: usize = 1000;
 
 /// The network namespaces that are known of, by inode number. Holds none of them open.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub(super) struct Known {
     processes: HashMap<u32, Option<u32>>,
     mounts: Vec<(u32, PathBuf)>,
     scanned: Option<Instant>,
+    /// With so many processes or fewer, every link is read each time.
+    few: usize,
 }
 
 /// The ways into one namespace.
@@ -51,15 +55,17 @@ impl Known {
             processes: HashMap::new(),
             mounts: Vec::new(),
             scanned: None,
+            few: FEW,
         }
     }
 
     /// Looks for processes that are new or gone, and at times for everything.
     pub(super) fn refresh(&mut self, now: Instant) {
         let mut before = mem::take(&mut self.processes);
-        let believed = self
-            .scanned
-            .is_some_and(|scanned| now.saturating_duration_since(scanned) < BELIEVED);
+        let believed = before.len() > self.few
+            && self
+                .scanned
+                .is_some_and(|scanned| now.saturating_duration_since(scanned) < BELIEVED);
         if !believed {
             before.clear();
             self.mounts = mounts(&self.root);

@@ -77,7 +77,10 @@ async fn trace(options: &Options) -> Result<()> {
     // A run that is blind to its main job would find nothing and look like good news.
     let blind = |hook: &HookStatus| hook.attached.is_none();
     let hooks = session.hooks();
-    if hooks.iter().all(blind) || hooks.iter().any(|hook| hook.hook == HookName::Accept && blind(hook))
+    if hooks.iter().all(blind)
+        || hooks
+            .iter()
+            .any(|hook| hook.hook == HookName::Accept && blind(hook))
     {
         bail!(
             "failures cannot be seen here: no hook could be attached\n{}",
@@ -219,10 +222,7 @@ impl<'a> Run<'a> {
                 Some(format!("{} ({})", hook.hook.name(), how.name()))
             })
             .collect();
-        said.push(format!(
-            "tracing with {}; Ctrl-C stops\n",
-            names.join(", ")
-        ));
+        said.push(format!("tracing with {}; Ctrl-C stops\n", names.join(", ")));
         // In one piece: the same terminal may show stdout.
         let _ = io::stderr().write_all(said.join("\n").as_bytes());
         if !self.options.quiet
@@ -322,7 +322,11 @@ impl<'a> Run<'a> {
 
     /// Counts what listeners dropped that were closed while the last look was under way.
     fn last_closed(&mut self) {
-        let Some(drops) = self.queues.as_mut().and_then(|queues| queues.drops.as_mut()) else {
+        let Some(drops) = self
+            .queues
+            .as_mut()
+            .and_then(|queues| queues.drops.as_mut())
+        else {
             return;
         };
         let now = Instant::now();

@@ -12,11 +12,14 @@ use serde::Serialize;
 use crate::{
     advice::Advice,
     aggregate::Total,
-    attribute::Who,
+    attribute::{Who, holdings::Holdings},
     event::{Count, Failure, Key, ProcessId, Tier},
     kernel::{attach::HookStatus, session::Losses, words},
     record::{Clock, CountRecord, Event, Failures, Hook, HookState, Listening, Lost, Run, Summary},
-    sink::text::{Look, Text},
+    sink::{
+        self,
+        text::{Look, Text},
+    },
     text,
 };
 
@@ -102,20 +105,29 @@ impl Output {
         self.text.as_ref().map(Text::header)
     }
 
-    /// One failure; `advise` says what to do about it, and is asked once for each process
+    /// One failure, and what holds the descriptors of its process; `advise` says what to do about it, and is asked once for each process
     /// and reason.
     pub(super) fn event(
         &mut self,
         failure: &Failure,
         who: &Who,
         fd_used: Option<u64>,
+        holdings: Option<&Holdings>,
         clock: &Clock,
         advise: impl FnOnce() -> Advice,
     ) -> String {
         let Some(text) = &self.text else {
-            return json(&Event::new(&self.host, failure, who, fd_used, clock));
+            let event = Event::new(&self.host, failure, who, fd_used, clock);
+            return json(&event.holding(holdings));
         };
         let mut lines = text.event(failure, who, fd_used, clock);
+        for line in holdings
+            .into_iter()
+            .flat_map(|held| sink::holdings::lines(text, held))
+        {
+            lines.push('\n');
+            lines.push_str(&line);
+        }
         if self.advised.len() < ADVISED && self.advised.insert(about(&failure.key)) {
             let advice = text.advice(&advise());
             if !advice.is_empty() {

@@ -1,6 +1,11 @@
 //! What comes after the kernel: everything an exemplar or a count goes through.
 
-use std::{cmp::Reverse, collections::HashMap, path::Path, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::Result;
 use tokio::time::Instant;
@@ -15,7 +20,7 @@ use crate::{
         AboutConnect, AboutListener, Advice, Advised, System, advise_connect, advise_listener,
     },
     aggregate::{Total, Totals},
-    attribute::{Adopted, Attributor, Far, Who},
+    attribute::{Adopted, Attributor, Far, Who, holdings::Holdings},
     event::{AF_UNIX, Address, Count, Failure, Key, Listener, Process, ProcessId},
     kernel::{attach::HookStatus, session::Losses},
     queues::Stall,
@@ -31,6 +36,12 @@ const UNWRITTEN: usize = 10_000;
 const ACCEPTORS: usize = 16_384;
 /// Most listeners in a summary.
 const LISTENING: usize = 1000;
+/// Most processes whose descriptors are looked at.
+const HELD: usize = 10_000;
+/// Most time that looking at the descriptors of one process takes.
+const HOLDINGS: Duration = Duration::from_millis(100);
+/// Most time that looking at descriptors takes in a second: exemplars wait meanwhile.
+const HOLDINGS_A_SECOND: Duration = Duration::from_millis(200);
 /// How long the last lines may take to be written.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -45,6 +56,10 @@ pub(super) struct Pipeline<'a> {
     system: System,
     /// Who accepts, by socket inode of the listener.
     acceptors: HashMap<u64, ProcessId>,
+    /// Processes whose descriptors were looked at.
+    held: HashSet<ProcessId>,
+    /// Time left for that until the next reading.
+    holdings_left: Duration,
     lines: u64,
     /// Growth that there was no room for.
     unwritten: HashMap<Key, Growth>,
@@ -83,6 +98,8 @@ impl<'a> Pipeline<'a> {
             clock: Clock::now(),
             system: System::read(Path::new("/")),
             acceptors: HashMap::new(),
+            held: HashSet::new(),
+            holdings_left: HOLDINGS_A_SECOND,
             lines: 0,
             unwritten: HashMap::new(),
             lost_lines: 0,
@@ -92,6 +109,7 @@ impl<'a> Pipeline<'a> {
     /// Sets the clocks against each other again.
     pub(super) fn tick(&mut self) {
         self.clock = self.clock.again();
+        self.holdings_left = HOLDINGS_A_SECOND;
     }
 
     /// Notes who accepts on a listener.
@@ -114,7 +132,11 @@ impl<'a> Pipeline<'a> {
         self.totals.target(&failure);
         let mut who = self.who(&mut failure.key, &mut failure.process);
         who.far = self.far(&failure.key, &failure.listener, failure.monotonic_ns);
-        if !self.options.filter.wants(&failure.key, &failure.listener, &who) {
+        if !self
+            .options
+            .filter
+            .wants(&failure.key, &failure.listener, &who)
+        {
             return;
         }
         let show = !self.options.quiet && !self.done();
@@ -124,11 +146,14 @@ impl<'a> Pipeline<'a> {
                 .party
                 .as_ref()
                 .and_then(|party| self.attributor.open_descriptors(party.id));
+            let holdings = self.holdings(&failure);
             let attributor = &self.attributor;
             let system = self.system;
-            let line = self.output.event(&failure, &who, used, &self.clock, || {
-                advise(attributor, system, &failure.key, &failure.listener, &who)
-            });
+            let line =
+                self.output
+                    .event(&failure, &who, used, holdings.as_ref(), &self.clock, || {
+                        advise(attributor, system, &failure.key, &failure.listener, &who)
+                    });
             shown = self.stdout.offer(line);
             if shown {
                 self.lines += 1;
@@ -137,6 +162,24 @@ impl<'a> Pipeline<'a> {
             }
         }
         self.totals.exemplar(&failure, shown && !failure.ended);
+    }
+
+    /// What holds the descriptors of a process that ran out of them, once for each.
+    fn holdings(&mut self, failure: &Failure) -> Option<Holdings> {
+        let id = failure.key.process?;
+        if failure.key.reason != Reason::AcceptEmfile
+            || self.holdings_left.is_zero()
+            || self.held.len() >= HELD
+            || !self.held.insert(id)
+        {
+            return None;
+        }
+        let begun = Instant::now();
+        let holdings = self
+            .attributor
+            .holdings(id, HOLDINGS.min(self.holdings_left));
+        self.holdings_left = self.holdings_left.saturating_sub(begun.elapsed());
+        holdings
     }
 
     pub(super) fn count(&mut self, mut count: Count, now: Instant) {
@@ -214,7 +257,10 @@ impl<'a> Pipeline<'a> {
         let mut id = id;
         if facts.kernel_worker
             && let Some(inode) = key.socket_inode
-            && let Some(Adopted { id: found, facts: of }) = self.attributor.adopt(inode, facts)
+            && let Some(Adopted {
+                id: found,
+                facts: of,
+            }) = self.attributor.adopt(inode, facts)
         {
             id = found;
             key.process = Some(found);
@@ -312,12 +358,7 @@ impl<'a> Pipeline<'a> {
         listening
     }
 
-    fn summary(
-        &mut self,
-        losses: Losses,
-        hooks: &[HookStatus],
-        listeners: &[Listening],
-    ) -> String {
+    fn summary(&mut self, losses: Losses, hooks: &[HookStatus], listeners: &[Listening]) -> String {
         let totals: Vec<(Key, Total)> = self
             .totals
             .sorted()
@@ -370,7 +411,9 @@ fn advise(
                 path: who.far.as_ref().and_then(|far| far.path.as_deref()),
                 listens: who.far.as_ref().is_some_and(|far| far.listener.is_some()),
                 errno: key.errno,
-                pid: party.filter(|party| !party.identity.exited).map(|party| party.id.pid),
+                pid: party
+                    .filter(|party| !party.identity.exited)
+                    .map(|party| party.id.pid),
             },
         );
     }

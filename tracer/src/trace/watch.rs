@@ -35,7 +35,12 @@ impl Look {
             let problem = namespace.problem.as_ref()?;
             Some(format!("net:[{}]: {problem}", namespace.inode))
         });
-        self.poll.unreachable.iter().cloned().chain(inside).collect()
+        self.poll
+            .unreachable
+            .iter()
+            .cloned()
+            .chain(inside)
+            .collect()
     }
 }
 
@@ -85,7 +90,11 @@ impl Watch {
     }
 
     /// One more look, or none if it takes too long. One that is under way began too early.
-    pub(super) async fn last(&mut self, suspects: Vec<Suspect>, patience: Duration) -> Option<Look> {
+    pub(super) async fn last(
+        &mut self,
+        suspects: Vec<Suspect>,
+        patience: Duration,
+    ) -> Option<Look> {
         let last = async {
             if self.pending {
                 self.next().await;

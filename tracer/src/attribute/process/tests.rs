@@ -58,8 +58,8 @@ impl Host {
 
 fn facts(comm: &str) -> Process {
     Process {
-        tid: 813,
-        uid: 0,
+        tid: Some(813),
+        uid: Some(0),
         comm: comm.into(),
         thread_comm: comm.into(),
         cgroup_id: None,
@@ -287,7 +287,7 @@ fn a_worker_is_adopted_where_one_process_holds_the_listener() {
     // A worker that has borrowed the table, as seen while it works.
     hold(77);
     let worker = Process {
-        tid: 77,
+        tid: Some(77),
         comm: b"io_wqe_worker-0".to_vec(),
         thread_comm: b"io_wqe_worker-0".to_vec(),
         cgroup_id: Some(1),

@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{Look, Text, cut};
 use crate::{
     advice::Advice,
-    attribute::{Identity, Parent},
+    attribute::{Parent, Who},
     event::{Address, Failure, Op},
     record::{
         Failures, Hook, HookState, Lost, Run,
@@ -31,22 +31,27 @@ fn plain() -> Text {
     Text::new(look())
 }
 
-fn bare() -> (Failure, Identity) {
-    let (failure, mut identity) = samples::rich();
-    identity.container = None;
-    identity.ns_pid = None;
-    (failure, identity)
+fn bare() -> (Failure, Who) {
+    let (mut failure, who) = samples::rich();
+    failure.peer = None;
+    failure.waited_ns = None;
+    let who = samples::changed(who, |_, identity| {
+        identity.container = None;
+        identity.ns_pid = None;
+    });
+    (failure, who)
 }
 
-fn failures<'a>(failure: &'a Failure, identity: &'a Identity, count: u64) -> Failures<'a> {
+fn failures<'a>(failure: &'a Failure, who: &'a Who, count: u64) -> Failures<'a> {
     Failures {
         key: &failure.key,
-        process: &failure.process,
         listener: &failure.listener,
-        identity,
+        who,
         count,
         first_ns: AT_NS - 1_000_000_000,
         last_ns: AT_NS,
+        waited_max_ns: None,
+        approximate: false,
     }
 }
 
@@ -58,6 +63,7 @@ fn run<'a>(totals: &'a [Failures<'a>], lost: Lost, hooks: &'a [Hook]) -> Run<'a>
         other: 0,
         lost,
         hooks,
+        listeners: &[],
     }
 }
 
@@ -70,16 +76,16 @@ const NOTHING_LOST: Lost = Lost {
 
 #[test]
 fn header_and_event_line_up() {
-    let (failure, identity) = bare();
+    let (failure, who) = bare();
     assert_eq!(
         [
             plain().header(),
-            plain().event(&failure, &identity, Some(1_024), &clock())
+            plain().event(&failure, &who, Some(1_024), &clock())
         ],
         [
-            "TIME         REASON         ERRNO    PID     COMM            LISTENER             \
+            "TIME         REASON             ERRNO    PID     COMM            LISTENER             \
              QUEUE     FDS         UNIT",
-            "03:12:04.123 accept.emfile  EMFILE   812     pgbouncer       tcp 0.0.0.0:6432     \
+            "03:12:04.123 accept.emfile      EMFILE   812     pgbouncer       tcp 0.0.0.0:6432     \
              129/128   1024/1024   pgbouncer.service",
         ]
     );
@@ -87,51 +93,63 @@ fn header_and_event_line_up() {
 
 #[test]
 fn unknown_is_a_dash() {
-    let (failure, identity) = samples::minimal();
+    let (failure, who) = samples::minimal();
     assert_eq!(
-        plain().event(&failure, &identity, None, &clock()),
-        "03:12:04.123 accept.other   E4000    1       -               -                    \
+        plain().event(&failure, &who, None, &clock()),
+        "03:12:04.123 accept.other       E4000    1       -               -                    \
          -         -           -"
     );
 }
 
 #[test]
 fn pids_and_limits_say_what_they_are() {
-    let (mut failure, mut identity) = samples::rich();
-    failure.process.nofile = failure.process.nofile.map(|mut limit| {
-        limit.copied = true;
-        limit
+    let (mut failure, who) = samples::rich();
+    let who = samples::changed(who, |process, identity| {
+        process.nofile = process.nofile.map(|mut limit| {
+            limit.copied = true;
+            limit
+        });
+        identity.exited = true;
     });
-    identity.exited = true;
-    let line = plain().event(&failure, &identity, None, &clock());
+    let line = plain().event(&failure, &who, None, &clock());
     assert!(line.contains(" 812(7) "), "{line}");
     assert!(line.contains(" -/1024(armed) "), "{line}");
-    assert!(line.ends_with(" shop/pooler-0/pooler (exited)"), "{line}");
-    let (hostile, identity) = samples::hostile();
-    let line = plain().event(&hostile, &identity, Some(3), &clock());
+    let end = " shop/pooler-0/pooler (exited) waited 612 ms from 10.1.2.3:40000";
+    assert!(line.ends_with(end), "{line}");
+    failure.key.reason = Reason::QueueStalled;
+    failure.waited_ns = Some(12_340_000_000);
+    let line = plain().event(&failure, &who, None, &clock());
+    assert!(line.contains(" for 12.3 s from "), "{line}");
+    failure.ended = true;
+    let line = plain().event(&failure, &who, None, &clock());
+    assert!(line.contains(" ended after 12.3 s from "), "{line}");
+    let (hostile, who) = samples::hostile();
+    let line = plain().event(&hostile, &who, Some(3), &clock());
     assert!(line.contains(" 3/unlimited(armed) "), "{line}");
 }
 
 #[test]
 fn long_cells_push_and_the_last_is_cut() {
-    let (mut failure, mut identity) = bare();
+    let (mut failure, who) = bare();
     failure.listener.address = Some(Address::Inet(SocketAddr::from(([0xffff; 8], 65_535))));
     failure.listener.family = Some(10);
-    identity.unit = Some("a-unit-with-quite-a-long-name.service".to_owned());
+    let who = samples::changed(who, |_, identity| {
+        identity.unit = Some("a-unit-with-quite-a-long-name.service".to_owned());
+    });
     let text = |width| {
         Text::new(Look {
             width: Some(width),
             ..look()
         })
     };
-    let line = text(150).event(&failure, &identity, Some(1), &clock());
+    let line = text(154).event(&failure, &who, Some(1), &clock());
     assert!(
         line.contains(" tcp6 [ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535 129/128 "),
         "{line}"
     );
-    assert_eq!(line.width(), 150);
+    assert_eq!(line.width(), 154);
     assert!(line.ends_with(" a-unit-with-q…"), "{line}");
-    let narrow = text(20).event(&failure, &identity, Some(1), &clock());
+    let narrow = text(20).event(&failure, &who, Some(1), &clock());
     assert!(narrow.ends_with(" a-unit-with…"), "{narrow}");
 }
 
@@ -147,8 +165,8 @@ fn cutting_counts_columns() {
 
 #[test]
 fn the_rest_is_one_exact_line() {
-    let (failure, identity) = bare();
-    let failures = failures(&failure, &identity, 12_400);
+    let (failure, who) = bare();
+    let failures = failures(&failure, &who, 12_400);
     let more = |text: &Text, period| text.more(&failures, 12_345, period);
     assert_eq!(
         more(&plain(), Duration::from_millis(1_001)),
@@ -192,22 +210,27 @@ fn advice_is_a_line_for_each_part() {
 
 #[test]
 fn a_summary() {
-    let (first, identity) = bare();
+    let (first, who) = bare();
     // The same listener through io_uring: another key, one row.
     let mut uring = first.clone();
     uring.key.op = Op::IoUring;
     let mut other = first.clone();
-    other.key.process.pid = 9;
+    other.key.process = Some(samples::PROCESS).map(|id| crate::event::ProcessId { pid: 9, ..id });
     other.key.reason = Reason::AcceptAborted;
-    other.key.errno = 103;
-    other.process.comm = b"haproxy".to_vec();
+    other.key.errno = Some(103);
+    let mut haproxy = samples::changed(who.clone(), |process, _| {
+        process.comm = b"haproxy".to_vec();
+    });
+    if let Some(party) = &mut haproxy.party {
+        party.id.pid = 9;
+    }
     let earlier = Failures {
         first_ns: AT_NS - 60_000_000_000,
-        ..failures(&uring, &identity, 1)
+        ..failures(&uring, &who, 1)
     };
     let totals = [
-        failures(&other, &identity, 7),
-        failures(&first, &identity, 12_344),
+        failures(&other, &haproxy, 7),
+        failures(&first, &who, 12_344),
         earlier,
     ];
     let hooks = samples::hooks();
@@ -215,7 +238,7 @@ fn a_summary() {
     assert_eq!(
         summary.lines().collect::<Vec<_>>(),
         [
-            "12,352 failed accepts in 90.5 s",
+            "12,352 failures in 90.5 s",
             "   COUNT  REASON          ERRNO         PROCESS         LISTENER          \
              FIRST         LAST          UNIT",
             "  12,345  accept.emfile   EMFILE        pgbouncer[812]  tcp 0.0.0.0:6432  \
@@ -231,17 +254,20 @@ fn a_summary() {
 
 #[test]
 fn rows_that_are_not_shown_are_counted() {
-    let (failure, identity) = bare();
-    let many: Vec<Failure> = (1..=5)
+    let (failure, who) = bare();
+    let many: Vec<(Failure, Who)> = (1..=5)
         .map(|pid| {
-            let mut failure = failure.clone();
-            failure.key.process.pid = pid;
-            failure
+            let (mut failure, mut who) = (failure.clone(), who.clone());
+            if let Some(party) = &mut who.party {
+                party.id.pid = pid;
+                failure.key.process = Some(party.id);
+            }
+            (failure, who)
         })
         .collect();
     let totals: Vec<_> = (1..)
         .zip(&many)
-        .map(|(count, failure)| failures(failure, &identity, count))
+        .map(|(count, (failure, who))| failures(failure, who, count))
         .collect();
     let text = Text::new(Look { rows: 2, ..look() });
     let run = Run {
@@ -250,7 +276,7 @@ fn rows_that_are_not_shown_are_counted() {
     };
     let summary = text.summary(&run, &clock());
     let lines: Vec<&str> = summary.lines().collect();
-    assert_eq!(lines[0], "45 failed accepts in 90.5 s");
+    assert_eq!(lines[0], "45 failures in 90.5 s");
     assert!(lines[2].contains("pgbouncer[5]") && lines[3].contains("pgbouncer[4]"));
     assert_eq!(
         lines[4..6],
@@ -263,14 +289,14 @@ fn rows_that_are_not_shown_are_counted() {
 
 #[test]
 fn a_long_run_shows_dates() {
-    let (failure, identity) = bare();
-    let totals = [failures(&failure, &identity, 1)];
+    let (failure, who) = bare();
+    let totals = [failures(&failure, &who, 1)];
     let run = Run {
         duration: Duration::from_hours(13),
         ..run(&totals, NOTHING_LOST, &[])
     };
     let summary = plain().summary(&run, &clock());
-    assert!(summary.starts_with("1 failed accept in "), "{summary}");
+    assert!(summary.starts_with("1 failure in "), "{summary}");
     assert!(
         summary.contains(" 2026-11-24 03:12:03  2026-11-24 03:12:04 "),
         "{summary}"
@@ -282,7 +308,7 @@ fn what_was_lost_is_said() {
     let says = |lost| plain().summary(&run(&[], lost, &[]), &clock());
     assert_eq!(
         says(NOTHING_LOST),
-        "No failed accept was counted in 90.5 s\nNothing was lost: the totals are exact."
+        "No failure was counted in 90.5 s\nNothing was lost: the totals are exact."
     );
     let unknown = says(Lost::default());
     assert!(unknown.contains("No loss was noticed.") && unknown.contains("not known"));
@@ -317,15 +343,15 @@ fn colours_change_nothing_but_colour() {
         color: true,
         ..look()
     });
-    let (failure, identity) = bare();
-    let totals = [failures(&failure, &identity, 1)];
+    let (failure, who) = bare();
+    let totals = [failures(&failure, &who, 1)];
     let hooks = samples::hooks();
     let run = run(&totals, Lost::default(), &hooks);
     for (with, without) in [
         (colored.header(), plain().header()),
         (
-            colored.event(&failure, &identity, None, &clock()),
-            plain().event(&failure, &identity, None, &clock()),
+            colored.event(&failure, &who, None, &clock()),
+            plain().event(&failure, &who, None, &clock()),
         ),
         (
             colored.summary(&run, &clock()),
@@ -375,32 +401,34 @@ fn noise(state: &mut u64) -> Vec<u8> {
 #[test]
 fn no_bytes_from_outside_reach_the_terminal_as_control_characters() {
     let mut state = 7;
-    let (failure, identity) = samples::rich();
+    let (failure, who) = samples::rich();
     for _ in 0..2_000 {
-        let (mut failure, mut identity) = (failure.clone(), identity.clone());
-        failure.process.comm = noise(&mut state);
-        failure.process.thread_comm = noise(&mut state);
+        let (mut failure, who) = (failure.clone(), who.clone());
         failure.listener.family = Some(1);
         failure.listener.address = Some(Address::Unix(noise(&mut state)));
-        identity.exe = Some(noise(&mut state));
-        identity.cgroup = Some(noise(&mut state));
-        identity.parent = Some(Parent {
-            pid: 1,
-            comm: Some(noise(&mut state)),
-        });
         let text = |state: &mut u64| String::from_utf8_lossy(&noise(state)).into_owned();
-        match state >> 62 {
-            0 => identity.container = None,
-            1 => {
-                identity.container = None;
-                identity.unit = None;
+        let who = samples::changed(who, |process, identity| {
+            process.comm = noise(&mut state);
+            process.thread_comm = noise(&mut state);
+            identity.exe = Some(noise(&mut state));
+            identity.cgroup = Some(noise(&mut state));
+            identity.parent = Some(Parent {
+                pid: 1,
+                comm: Some(noise(&mut state)),
+            });
+            match state >> 62 {
+                0 => identity.container = None,
+                1 => {
+                    identity.container = None;
+                    identity.unit = None;
+                }
+                _ => {
+                    let container = identity.container.as_mut().expect("a container");
+                    container.name = Some(text(&mut state));
+                    container.pod = None;
+                }
             }
-            _ => {
-                let container = identity.container.as_mut().expect("a container");
-                container.name = Some(text(&mut state));
-                container.pod = None;
-            }
-        }
+        });
         let hooks = [Hook {
             name: text(&mut state),
             tier: None,
@@ -413,9 +441,9 @@ fn no_bytes_from_outside_reach_the_terminal_as_control_characters() {
             lasting: None,
             note: Some(text(&mut state)),
         };
-        let totals = [failures(&failure, &identity, 1)];
+        let totals = [failures(&failure, &who, 1)];
         for shown in [
-            plain().event(&failure, &identity, None, &clock()),
+            plain().event(&failure, &who, None, &clock()),
             plain().more(&totals[0], 1, Duration::from_secs(1)),
         ] {
             assert!(!shown.chars().any(char::is_control), "{shown:?}");
