@@ -251,6 +251,12 @@ impl SockAddr {
         Ok(Self { storage, len })
     }
 
+    /// For calls that take it as it is.
+    #[must_use]
+    pub fn parts(&self) -> (*const libc::sockaddr, libc::socklen_t) {
+        ((&raw const self.storage).cast(), self.len)
+    }
+
     /// The port of an IPv4, IPv6 or vsock address.
     #[must_use]
     pub fn port(&self) -> Option<u32> {

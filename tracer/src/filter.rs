@@ -229,6 +229,20 @@ mod tests {
     }
 
     #[test]
+    fn a_port_is_the_target_s_where_a_connect_failed() {
+        let (failure, who) = samples::of_connect(Reason::ConnectRefused);
+        let wants = |port| {
+            let filter = Filter {
+                ports: vec![port],
+                ..Filter::default()
+            };
+            filter.wants(&failure.key, &failure.listener, &who)
+        };
+        assert!(wants(5_432));
+        assert!(!wants(6_432));
+    }
+
+    #[test]
     fn an_unknown_cgroup_matches_no_cgroup_filter() {
         let filter = Filter {
             cgroups: vec![String::new()],

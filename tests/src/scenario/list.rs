@@ -180,6 +180,7 @@ pub const ALL: &[Scenario] = &[
     )
     .needs(env::bpf_lsm),
     client("connect_misuse", connect::misuse),
+    client("connect_uring", connect::uring).needs(env::uring),
     client("connect_vsock", connect::vsock).needs(env::vsock),
     client("connect_named_thread", connect::named_thread),
     client(

@@ -13,7 +13,7 @@ use super::denied::{SecurityModule, btf_function};
 use super::listening::Listening;
 use super::processes::{Family, PATIENCE};
 use super::{Stage, fail_at};
-use crate::sys::{self, Errno, SockAddr};
+use crate::sys::{self, Call, Errno, SockAddr};
 use crate::truth::{Failures, Process, Tally};
 
 /// A SYN is sent twice, and given up after three seconds.
@@ -682,6 +682,33 @@ pub fn misuse(stage: &mut Stage) -> Result<()> {
         },
     ];
     stage.report(&tally(&process, failures))
+}
+
+/// Connections that io_uring makes.
+pub fn uring(stage: &mut Stage) -> Result<()> {
+    const COUNT: u64 = 10;
+    let closed = Closed::v4()?;
+    let target = closed.sock();
+    let mut ring = io_uring::IoUring::new(4).context("io_uring_setup")?;
+    let process = Process::current()?;
+    stage.ready()?;
+    for _ in 0..COUNT {
+        let socket = tcp(closed.address)?;
+        let (address, length) = target.parts();
+        let fd = io_uring::types::Fd(socket.as_raw_fd());
+        let entry = io_uring::opcode::Connect::new(fd, address, length).build();
+        // SAFETY: the address outlives the request, which is waited for.
+        unsafe { ring.submission().push(&entry) }.context("the submission queue is full")?;
+        ring.submit_and_wait(1).context("io_uring_enter")?;
+        let result = ring.completion().next().context("no completion came")?;
+        expect(Errno(-result.result()), libc::ECONNREFUSED)?;
+    }
+    let errno = Errno(libc::ECONNREFUSED);
+    let failures = Failures {
+        call: Call::IoUringConnect.name().to_owned(),
+        ..Failures::connect(process.clone(), &closed.name(), errno, COUNT).begun()
+    };
+    stage.report(&tally(&process, vec![failures]))
 }
 
 /// A vsock port where nobody listens answers with a reset.
