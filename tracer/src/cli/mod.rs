@@ -44,7 +44,7 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show failed accepts as they happen
-    Trace(trace::Args),
+    Trace(Box<trace::Args>),
     /// Say what can be seen on this kernel, and what cannot
     Doctor(doctor::Args),
 }
@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
         .format_timestamp_millis()
         .init();
     let result = match cli.command {
-        Command::Trace(args) => trace::run(args),
+        Command::Trace(args) => trace::run(*args),
         Command::Doctor(args) => doctor::run(&args),
     };
     match result {

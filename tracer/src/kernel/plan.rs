@@ -366,7 +366,7 @@ fn listen_queue(features: &Features, tier: Tier) -> Result<Vec<Attachment>, Stri
         if function != "tcp_conn_request" {
             match found(function) {
                 Some(found) => {
-                    expect_first(function, found, &["struct sock *", "struct sk_buff *"])?
+                    expect_first(function, found, &["struct sock *", "struct sk_buff *"])?;
                 }
                 // A kernel without IPv6.
                 None if function == "tcp_v6_syn_recv_sock" => continue,
@@ -463,7 +463,7 @@ fn absent(function: &str) -> String {
 }
 
 /// Refuses a function whose first parameters are others than a program was written for.
-fn expect_first(name: &str, found: &Vec<String>, wanted: &[&str]) -> Result<(), String> {
+fn expect_first(name: &str, found: &[String], wanted: &[&str]) -> Result<(), String> {
     let first = found.iter().take(wanted.len()).cloned().collect();
     expect(name, Some(&first), wanted)
 }

@@ -306,16 +306,16 @@ mod tests {
         sockets,
     };
 
-    fn counters(overflows: u64, request_drops: u64, drops: u64) -> Option<TcpExt> {
-        Some(TcpExt {
+    fn counters(overflows: u64, request_drops: u64, drops: u64) -> TcpExt {
+        TcpExt {
             listen_overflows: overflows,
             listen_drops: drops,
             cookies: 0,
             request_drops,
-        })
+        }
     }
 
-    fn poll(counters: Option<TcpExt>, drops: &[(u64, u64)]) -> Poll {
+    fn poll(counters: TcpExt, drops: &[(u64, u64)]) -> Poll {
         let listeners = drops
             .iter()
             .map(|(inode, drops)| sockets::Listener {
@@ -324,7 +324,7 @@ mod tests {
             })
             .collect();
         let mut poll = poll_of(listeners);
-        poll.namespaces[0].counters = counters;
+        poll.namespaces[0].counters = Some(counters);
         poll
     }
 

@@ -73,14 +73,14 @@ impl Waits {
         })
     }
 
-    /// The bound that a share of the waits, from 0 to 1, lies below.
+    /// The bound that so many percent of the waits lie below.
     #[must_use]
-    pub fn below(&self, share: f64) -> Duration {
+    pub fn below(&self, percent: u64) -> Duration {
         let all: u64 = self.slots.iter().map(|(_, count)| count).sum();
         let mut seen = 0;
         for (bound, count) in &self.slots {
             seen += count;
-            if seen as f64 >= share * all as f64 {
+            if u128::from(seen) * 100 >= u128::from(percent) * u128::from(all) {
                 return *bound;
             }
         }

@@ -171,7 +171,7 @@ fn listeners(text: &Text, run: &Run<'_>, lines: &mut Vec<String>) {
         let name = name::listener(&one.listener).unwrap_or_else(unknown);
         let mut line = format!("{name}: {} accepted", text.number(one.accepted));
         if let Some(waits) = &one.waited {
-            let [half, most, longest] = [waits.below(0.5), waits.below(0.99), waits.longest]
+            let [half, most, longest] = [waits.below(50), waits.below(99), waits.longest]
                 .map(|wait| span(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)));
             // Writing to a string cannot fail.
             let _ = write!(

@@ -2,7 +2,7 @@
 //! text without a final newline, and never a control character but newlines and, if
 //! colours are asked for, their escapes.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
@@ -132,10 +132,11 @@ impl Text {
                 (Reason::QueueStalled, false) => "for",
                 _ => "waited",
             };
-            place.push_str(&format!(" {how} {}", span(waited)));
+            // Writing to a string cannot fail.
+            let _ = write!(place, " {how} {}", span(waited));
         }
         if let Some(peer) = failure.peer {
-            place.push_str(&format!(" from {peer}"));
+            let _ = write!(place, " from {peer}");
         }
         let style = |column| match column {
             0 => DIM,
@@ -363,7 +364,7 @@ pub(super) fn place(who: &Who) -> String {
 pub(super) fn span(ns: u64) -> String {
     match ns / 1_000_000 {
         ms @ 0..10_000 => format!("{ms} ms"),
-        ms => format!("{:.1} s", ms as f64 / 1000.0),
+        ms => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
     }
 }
 
