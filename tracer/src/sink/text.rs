@@ -124,7 +124,8 @@ impl Text {
         let mut place = place(who);
         if let Some(server) = who.far.as_ref().and_then(|far| far.server.as_ref()) {
             let name = server.comm.as_deref().map_or_else(unknown, text::terminal);
-            place.push_str(&format!(" served by {name}[{}]", server.pid));
+            // Writing to a string cannot fail.
+            let _ = write!(place, " served by {name}[{}]", server.pid);
         }
         if let Some(waited) = failure.waited_ns {
             let how = match (key.reason, failure.ended) {
@@ -132,7 +133,6 @@ impl Text {
                 (Reason::QueueStalled, false) => "for",
                 _ => "waited",
             };
-            // Writing to a string cannot fail.
             let _ = write!(place, " {how} {}", span(waited));
         }
         if let Some(peer) = failure.peer {
