@@ -157,15 +157,24 @@ fn was_counted(inode: u64, errno: u16) -> bool {
 
 // ---- TCP connections
 
-/// `inet_sock_set_state(const struct sock *, const int oldstate, const int newstate)`: 5.10
-/// to 7.2.
+// `inet_sock_set_state(const struct sock *, const int oldstate, const int newstate)`: 5.10
+// to 7.2. Since 5.12 the kernel leaves out a program that an interrupt would run within itself.
+// The one that a task runs for long is therefore apart from the one that packets must run.
+
+/// A connection begins.
 #[btf_tracepoint(function = "inet_sock_set_state")]
-fn connect_state(ctx: BtfTracePointContext) -> i32 {
-    let (from, to): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    if to == TCP_SYN_SENT {
+fn connect_begun(ctx: BtfTracePointContext) -> i32 {
+    if ctx.arg::<i32>(2) == TCP_SYN_SENT {
         asked_for(ctx.arg(0));
-    } else if from == TCP_SYN_SENT {
-        ended(&ctx, ctx.arg(0), to);
+    }
+    0
+}
+
+/// What was begun ends.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn connect_ended(ctx: BtfTracePointContext) -> i32 {
+    if ctx.arg::<i32>(1) == TCP_SYN_SENT {
+        ended(&ctx, ctx.arg(0), ctx.arg(2));
     }
     0
 }

@@ -101,16 +101,11 @@ pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<S
 }
 
 /// What was lost, where nothing may be.
-///
-/// A kprobe that is hit while another's program runs on the same processor is left out by the
-/// kernel, which packets that come in an interrupt bring about. It says so, and what it left out
-/// may have been nothing: whether it was is seen by the counts.
 #[must_use]
-pub fn losses(records: &Records, tier: &str) -> Option<String> {
+pub fn losses(records: &Records) -> Option<String> {
     let lost = records.summary.lost;
     let other = records.summary.other;
-    let missed = lost.missed.filter(|_| tier != "kprobe").unwrap_or(0);
-    (lost.ring + lost.map + missed + lost.output + other > 0)
+    (lost.ring + lost.map + lost.missed.unwrap_or(0) + lost.output + other > 0)
         .then(|| format!("{lost:?}, other: {other}"))
 }
 

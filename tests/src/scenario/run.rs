@@ -160,7 +160,7 @@ fn one_alone(programs: &Programs, scenario: &Scenario, tier: &str) -> Result<Out
     let records = tracer.stop()?.records()?;
     let outcome = judge(scenario, tier, &acted, &records, scenario.one_process);
     acted.actor.finish()?;
-    Ok(match (outcome, check::losses(&records, tier)) {
+    Ok(match (outcome, check::losses(&records)) {
         (Outcome::Pass, Some(lost)) => Outcome::Fail(format!("lost: {lost}")),
         (outcome, _) => outcome,
     })
@@ -220,7 +220,7 @@ pub fn together(
         stray.is_empty() || !env::is_guest(),
         "failures of processes that do not exist here: {stray:?}"
     );
-    if let Some(lost) = check::losses(&records, tier) {
+    if let Some(lost) = check::losses(&records) {
         bail!("lost: {lost}");
     }
     Ok(records

@@ -14,8 +14,8 @@ use crate::{
     trace::{self, Format},
 };
 
-/// Shows failed accepts as they happen: which process, on which listener, with which error,
-/// how often, and what to type. Needs root.
+/// Shows failed accepts and connects as they happen: which process, on which listener or to which
+/// address, with which error, how often, and what to type. Needs root.
 ///
 /// Every failure is counted in the kernel; a few of each kind a second are shown one by one,
 /// the rest as an exact number. EAGAIN and EINTR are normal life and never shown.
@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TEXT")]
     cgroup: Vec<String>,
 
-    /// Only listeners on this port
+    /// Only listeners on this port, and connects to it
     #[arg(short = 'P', long, value_name = "PORT")]
     port: Vec<u32>,
 

@@ -182,6 +182,15 @@ pub struct Attachment {
     pub target: Target,
 }
 
+impl Attachment {
+    /// Whether a run that the kernel leaves out may be a failure that nobody sees. It leaves
+    /// out what would interrupt the same program; a connection begins in no interrupt.
+    #[must_use]
+    pub fn can_miss(&self) -> bool {
+        self.program != "connect_begun"
+    }
+}
+
 /// A place that a program can be attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -312,7 +321,12 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
         (HookName::Connect, Tier::Tracepoint) => {
             syscall_exits(features, CONNECT_EXITS, "connect_tracepoint")
         }
-        (HookName::ConnectAsync, Tier::Tracepoint) => socket_states(features, "connect_state"),
+        (HookName::ConnectAsync, Tier::Tracepoint) => {
+            // The end first, as in [`pair`].
+            let mut attachments = socket_states(features, "connect_ended")?;
+            attachments.extend(socket_states(features, "connect_begun")?);
+            Ok(attachments)
+        }
         // Functions that change a socket's state may be inlined, the tracepoint in them never.
         (HookName::ConnectAsync, _) => Err("a tracepoint sees it at the least cost".to_owned()),
         (_, Tier::Poll) => Err("no way to see it without a hook".to_owned()),
