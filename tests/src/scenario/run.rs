@@ -204,6 +204,8 @@ pub fn together(
     for (scenario, acted) in all {
         let mut outcome = judge(scenario, tier, &acted, &records, false);
         known.extend(acted.tally.pids);
+        // Where it is a parent, its listener's queue may be stalled by the end.
+        known.push(acted.actor.pid());
         if let Err(error) = acted.actor.finish() {
             outcome = Outcome::Fail(format!("{error:#}"));
         }

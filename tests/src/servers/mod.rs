@@ -125,6 +125,8 @@ fn compare(server: &Server, place: &Place, trace: &Trace, records: &Records) -> 
         .summary
         .totals
         .iter()
+        // When it is stopped, the connections that wait are lost: that is another matter.
+        .filter(|total| total.reason.starts_with("accept."))
         .map(|total| {
             let count = total.count.unwrap_or(0);
             (total.process.pid, total.errno.clone(), count)

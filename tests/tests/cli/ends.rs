@@ -118,7 +118,7 @@ fn quiet_is_the_summary_only_in_text_too() {
     assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
     let text = String::from_utf8(run.output).unwrap();
     let first = text.lines().find(|line| !line.is_empty());
-    let wanted = format!("{failed} failed accepts in ");
+    let wanted = format!("{failed} failures in ");
     assert!(
         first.is_some_and(|line| line.starts_with(&wanted)),
         "{text}"

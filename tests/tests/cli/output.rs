@@ -141,7 +141,7 @@ fn at_terminal(no_color: Option<&str>, arguments: &str) -> String {
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("No failed accept was counted"), "{text}");
+    assert!(text.contains("No failure was counted"), "{text}");
     text
 }
 

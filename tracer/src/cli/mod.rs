@@ -43,7 +43,7 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show failed accepts as they happen
+    /// Show connections that are turned away, as it happens
     Trace(Box<trace::Args>),
     /// Say what can be seen on this kernel, and what cannot
     Doctor(doctor::Args),

@@ -1,4 +1,4 @@
-//! `turnaway trace`: failed accepts as they happen.
+//! `turnaway trace`: connections that are turned away, as it happens.
 
 use std::{io::IsTerminal as _, path::Path, process::ExitCode, time::Duration};
 
@@ -14,11 +14,14 @@ use crate::{
     trace::{self, Format},
 };
 
-/// Shows failed accepts and connects as they happen: which process, on which listener or to which
-/// address, with which error, how often, and what to type. Needs root.
+/// Shows connections that are turned away, as it happens: by which process, on which listener or
+/// towards which address, why, how often, and what to type. Needs root.
 ///
-/// Every failure is counted in the kernel; a few of each kind a second are shown one by one,
-/// the rest as an exact number. EAGAIN and EINTR are normal life and never shown.
+/// It watches failed accepts, what the kernel drops because a listener's queues are full, queues
+/// that nobody serves, connections that are lost when a listener is closed, and connects that
+/// fail, at once or later. Everything is counted in the kernel; a few of each kind a second are
+/// shown one by one, the rest as an exact number. EAGAIN and EINTR from accept are normal life
+/// and never shown.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -88,6 +91,7 @@ Examples:
   turnaway trace -P 6432                  who turns connections to port 6432 away
   turnaway trace --comm nginx -d 30s      nginx, for 30 seconds
   turnaway trace --reason accept.emfile --cgroup pgbouncer.service
+  turnaway trace --reason queue           full queues, and queues that nobody serves
   turnaway trace --json | jq -c 'select(.type == \"count\")'";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
