@@ -65,6 +65,7 @@ pub struct Key {
     pub process: Process,
     pub holders: Option<Vec<Holder>>,
     pub peer: Option<Peer>,
+    pub server: Option<Holder>,
     pub waited_ns: Option<u64>,
     pub waited_max_ns: Option<u64>,
     #[serde(default)]
@@ -117,8 +118,21 @@ pub struct Holder {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[expect(missing_docs, reason = "docs/records.md")]
 pub struct Peer {
-    pub address: String,
-    pub port: u16,
+    pub address: Option<String>,
+    pub port: Option<u32>,
+    pub path: Option<String>,
+}
+
+impl Peer {
+    /// `ADDRESS PORT`, or the path.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match (&self.path, &self.address, self.port) {
+            (Some(path), _, _) => path.clone(),
+            (None, Some(address), Some(port)) => format!("{address} {port}"),
+            _ => String::new(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -21,7 +21,7 @@ impl Errno {
         Self(io::Error::last_os_error().raw_os_error().unwrap_or(0))
     }
 
-    /// Its name, of those that accept returns in the tests.
+    /// Its name, of those that accept and connect return in the tests.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.0 {
@@ -45,6 +45,15 @@ impl Errno {
             libc::EPROTONOSUPPORT => "EPROTONOSUPPORT",
             libc::EADDRNOTAVAIL => "EADDRNOTAVAIL",
             libc::EAFNOSUPPORT => "EAFNOSUPPORT",
+            libc::ENOENT => "ENOENT",
+            libc::ECONNREFUSED => "ECONNREFUSED",
+            libc::ECONNRESET => "ECONNRESET",
+            libc::ETIMEDOUT => "ETIMEDOUT",
+            libc::ENETUNREACH => "ENETUNREACH",
+            libc::EHOSTUNREACH => "EHOSTUNREACH",
+            libc::EINPROGRESS => "EINPROGRESS",
+            libc::EALREADY => "EALREADY",
+            libc::EPROTOTYPE => "EPROTOTYPE",
             _ => "(an errno that no test expects)",
         }
     }
@@ -85,7 +94,7 @@ fn owned(returned: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// How accept is asked for.
+/// How accept or connect is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Call {
@@ -95,6 +104,10 @@ pub enum Call {
     Accept4,
     /// `IORING_OP_ACCEPT`.
     IoUringAccept,
+    /// connect(2).
+    Connect,
+    /// `IORING_OP_CONNECT`.
+    IoUringConnect,
 }
 
 impl Call {
@@ -105,6 +118,8 @@ impl Call {
             Self::Accept => "accept",
             Self::Accept4 => "accept4",
             Self::IoUringAccept => "io_uring_accept",
+            Self::Connect => "connect",
+            Self::IoUringConnect => "io_uring_connect",
         }
     }
 }
@@ -138,7 +153,7 @@ pub fn accept4_to_nowhere(fd: RawFd) -> Result<OwnedFd, Errno> {
 pub fn accept_by(call: Call, fd: RawFd) -> Result<OwnedFd, Errno> {
     match call {
         Call::Accept => accept(fd),
-        Call::Accept4 | Call::IoUringAccept => accept4(fd, libc::SOCK_CLOEXEC),
+        _ => accept4(fd, libc::SOCK_CLOEXEC),
     }
 }
 
@@ -236,6 +251,12 @@ impl SockAddr {
         Ok(Self { storage, len })
     }
 
+    /// For calls that take it as it is.
+    #[must_use]
+    pub fn parts(&self) -> (*const libc::sockaddr, libc::socklen_t) {
+        ((&raw const self.storage).cast(), self.len)
+    }
+
     /// The port of an IPv4, IPv6 or vsock address.
     #[must_use]
     pub fn port(&self) -> Option<u32> {
@@ -302,6 +323,51 @@ pub fn connect(fd: &OwnedFd, address: &SockAddr) -> Result<(), Errno> {
         )
     })
     .map(drop)
+}
+
+/// connect(2) with an address that is nowhere.
+pub fn connect_to_nowhere(fd: RawFd) -> Result<(), Errno> {
+    let nowhere = std::ptr::without_provenance::<libc::sockaddr>(1);
+    // SAFETY: the kernel checks the address, which is no mapped page, and returns EFAULT.
+    checked(unsafe { libc::connect(fd, nowhere, 16) }).map(drop)
+}
+
+/// connect(2) for a number that need not be a socket.
+pub fn connect_number(fd: RawFd, address: &SockAddr) -> Result<(), Errno> {
+    // SAFETY: the address outlives the call and `len` is at most its size.
+    checked(unsafe { libc::connect(fd, (&raw const address.storage).cast(), address.len) })
+        .map(drop)
+}
+
+/// The error that a socket has for its program, which takes it away.
+pub fn take_error(fd: &OwnedFd) -> Result<Errno, Errno> {
+    let mut error = 0_i32;
+    let mut len = libc::socklen_t::try_from(size_of_val(&error)).unwrap_or(0);
+    // SAFETY: both outlive the call and `len` is the first one's size.
+    checked(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut error).cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(Errno(error))
+}
+
+/// How often a SYN is sent again: after 1, 3, 7 … seconds.
+pub fn set_syn_retries(fd: &OwnedFd, retries: i32) -> Result<(), Errno> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_SYNCNT, &retries)
+}
+
+/// How long a blocking connect waits.
+pub fn set_send_timeout(fd: &OwnedFd, timeout: Duration) -> Result<(), Errno> {
+    let timeout = libc::timeval {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_usec: i64::from(timeout.subsec_micros()),
+    };
+    set_option(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &timeout)
 }
 
 /// Makes close reset the connection, so that no port is kept for its sake.
@@ -561,9 +627,18 @@ fn set_alarm(period: Duration) -> Result<(), Errno> {
 
 /// Waits until a descriptor can be read from, or the time is up (false).
 pub fn poll_readable(fd: RawFd, timeout: Duration) -> Result<bool, Errno> {
+    poll(fd, libc::POLLIN, timeout)
+}
+
+/// Waits until a descriptor can be written to or has an error, or the time is up (false).
+pub fn poll_writable(fd: RawFd, timeout: Duration) -> Result<bool, Errno> {
+    poll(fd, libc::POLLOUT, timeout)
+}
+
+fn poll(fd: RawFd, events: i16, timeout: Duration) -> Result<bool, Errno> {
     let mut poll = libc::pollfd {
         fd,
-        events: libc::POLLIN,
+        events,
         revents: 0,
     };
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);

@@ -48,6 +48,12 @@ pub struct Failures {
     pub polled: Option<String>,
     /// Everybody who holds the listener, where it was nobody's call that failed.
     pub holders: Option<Vec<u32>>,
+    /// What was to be connected to: `ADDRESS PORT`, or a path.
+    pub target: Option<String>,
+    /// The process that holds the listener at the other end.
+    pub server: Option<u32>,
+    /// The kind of hook that sees it, whatever was asked for.
+    pub tier: Option<String>,
     /// The soft limit that decided.
     pub limit: Option<u64>,
     /// Whether that is io_uring's copy.
@@ -125,6 +131,43 @@ impl Failures {
             self.call.clear();
         }
         self.reason = Some(reason);
+        self
+    }
+
+    /// A connection that could not be made, `count` times, by connect(2).
+    #[must_use]
+    pub fn connect(process: Process, target: &str, errno: Errno, count: u64) -> Self {
+        let is_path = target.starts_with(['/', '@']);
+        let reason = match errno.name() {
+            "EAGAIN" => "queue.unix_full",
+            "ENOENT" if is_path => "connect.refused",
+            "ECONNREFUSED" => "connect.refused",
+            "ETIMEDOUT" => "connect.timeout",
+            "ENETUNREACH" | "EHOSTUNREACH" => "connect.unreachable",
+            "ECONNRESET" | "ECONNABORTED" => "connect.reset",
+            "EPERM" | "EACCES" => "connect.denied",
+            "EADDRNOTAVAIL" => "connect.no_port",
+            _ => "connect.other",
+        };
+        Self {
+            target: Some(target.to_owned()),
+            reason: Some(reason.to_owned()),
+            ..Self::new(process, Listener::default(), Call::Connect, errno, count)
+        }
+    }
+
+    /// A TCP connection that was begun: its failure is seen by its change of state.
+    #[must_use]
+    pub fn begun(mut self) -> Self {
+        self.tier = Some("tracepoint".to_owned());
+        self
+    }
+
+    /// A listener of this host is there.
+    #[must_use]
+    pub fn at(mut self, listener: Listener, server: u32) -> Self {
+        self.listener = listener;
+        self.server = Some(server);
         self
     }
 
@@ -324,6 +367,17 @@ impl Listener {
     pub fn of_any_queue(mut self) -> Self {
         self.queue = None;
         self
+    }
+
+    /// What can be known of it at the other end, where it was not accepted on.
+    #[must_use]
+    pub fn from_afar(mut self) -> Self {
+        self.fd = None;
+        self.backlog = None;
+        if self.path.is_some() {
+            self.kind = None;
+        }
+        self.of_any_queue()
     }
 
     /// A descriptor that is no socket, or not even open.

@@ -35,6 +35,8 @@ pub mod known {
     pub const QUEUE: u32 = 1 << 21;
     /// [`super::Exemplar::peer_addr`] and its port.
     pub const PEER: u32 = 1 << 22;
+    /// [`super::Exemplar::path`] is that of what was connected to, not a listener's own.
+    pub const TARGET_PATH: u32 = 1 << 23;
 }
 
 /// What was going on.

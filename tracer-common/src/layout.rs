@@ -91,6 +91,14 @@ layout! {
     sock_max_ack_backlog: "sock.sk_max_ack_backlog";
     /// Packets that were dropped (TCP: by a listener).
     sock_drops: "sock.sk_drops";
+    /// The error that is to be told to the program, positive.
+    sock_err: "sock.sk_err";
+    /// IPv4 address of the other end.
+    sock_daddr: "sock.__sk_common.skc_daddr";
+    /// IPv6 address of the other end.
+    sock_v6_daddr: "sock.__sk_common.skc_v6_daddr";
+    /// Port of the other end, network order.
+    sock_dport: "sock.__sk_common.skc_dport";
     /// Its `struct socket`.
     sock_socket: "sock.sk_socket";
     /// Connections waiting (AF_UNIX).
@@ -155,20 +163,20 @@ pub struct KernelFilter {
     pub pid_count: u32,
     /// Process ids to keep.
     pub pids: [u32; MAX_PIDS],
-    /// How many of [`KernelFilter::ports`] are set; 0 keeps every listener.
+    /// How many of [`KernelFilter::ports`] are set; 0 keeps every listener and target.
     pub port_count: u32,
-    /// Local ports to keep.
+    /// Local ports to keep, and ports connected to.
     pub ports: [u32; MAX_PORTS],
     /// Most exemplars of one key between two readings of the counters.
     pub exemplars_per_key: u32,
 }
 
 /// How this architecture keeps the arguments of a syscall in progress, and the numbers
-/// of its accept calls.
+/// of the calls that are hooked.
 ///
 /// The saved registers lie at the top of the kernel stack, at a distance that depends on
 /// the kernel's configuration (x86_64 with FRED keeps 16 bytes more above them). The
-/// programs try each place and believe the one that holds an accept call's number.
+/// programs try each place and believe the one that holds the number of the call they are hooked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct SyscallLayout {
@@ -176,12 +184,20 @@ pub struct SyscallLayout {
     pub regs_at: [u32; 2],
     /// Offset in `struct pt_regs` of the first argument.
     pub first_argument: u32,
+    /// Offset in `struct pt_regs` of the second argument.
+    pub second_argument: u32,
+    /// Offset in `struct pt_regs` of the third argument.
+    pub third_argument: u32,
     /// Offset in `struct pt_regs` of the syscall's number.
     pub number: u32,
     /// Number of accept(2).
     pub accept: u32,
     /// Number of accept4(2).
     pub accept4: u32,
+    /// Number of connect(2).
+    pub connect: u32,
+    /// Number of io_uring_enter(2).
+    pub io_uring_enter: u32,
 }
 
 impl SyscallLayout {
@@ -190,9 +206,13 @@ impl SyscallLayout {
     pub const NONE: Self = Self {
         regs_at: [ABSENT; 2],
         first_argument: ABSENT,
+        second_argument: ABSENT,
+        third_argument: ABSENT,
         number: ABSENT,
         accept: ABSENT,
         accept4: ABSENT,
+        connect: ABSENT,
+        io_uring_enter: ABSENT,
     };
 }
 
@@ -279,8 +299,11 @@ pub mod lost {
     pub const MAP: u32 = 1;
     /// Accepted connections and cookies that found the map of listeners full.
     pub const LISTENERS: u32 = 2;
+    /// Connections being made that found the map of them full: if they fail later, nobody
+    /// learns of it.
+    pub const CONNECTING: u32 = 3;
     /// Number of slots.
-    pub const SLOTS: u32 = 3;
+    pub const SLOTS: u32 = 4;
 }
 
 const _: () = assert!(size_of::<KernelFilter>() == 176);

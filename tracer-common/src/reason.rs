@@ -1,11 +1,13 @@
 //! Reason codes: one per kind of failure, stable in text, JSON, metrics and rules.
 
-/// Errno values that Linux's accept paths return and that need a name here.
+/// Errno values that Linux's accept and connect paths return and that need a name here.
 ///
 /// The numbers are those of `asm-generic/errno.h`, used by x86_64, arm64 and riscv64.
 pub mod errno {
     /// Operation not permitted.
     pub const EPERM: u16 = 1;
+    /// No such file: an AF_UNIX path.
+    pub const ENOENT: u16 = 2;
     /// Interrupted by a signal.
     pub const EINTR: u16 = 4;
     /// Bad file descriptor.
@@ -30,10 +32,32 @@ pub mod errno {
     pub const ENOTSOCK: u16 = 88;
     /// The socket's type has no accept.
     pub const EOPNOTSUPP: u16 = 95;
-    /// The connection was aborted before it was accepted.
+    /// No local port is left, or the local address is not this host's.
+    pub const EADDRNOTAVAIL: u16 = 99;
+    /// The network is down.
+    pub const ENETDOWN: u16 = 100;
+    /// No route to the network.
+    pub const ENETUNREACH: u16 = 101;
+    /// The connection was aborted before it was accepted, or before it was made.
     pub const ECONNABORTED: u16 = 103;
+    /// The other end reset the connection.
+    pub const ECONNRESET: u16 = 104;
     /// No buffer space.
     pub const ENOBUFS: u16 = 105;
+    /// Connected already.
+    pub const EISCONN: u16 = 106;
+    /// Nobody answered in time.
+    pub const ETIMEDOUT: u16 = 110;
+    /// Nobody listens there.
+    pub const ECONNREFUSED: u16 = 111;
+    /// The host is down.
+    pub const EHOSTDOWN: u16 = 112;
+    /// No route to the host.
+    pub const EHOSTUNREACH: u16 = 113;
+    /// Being connected already.
+    pub const EALREADY: u16 = 114;
+    /// Being connected; the result comes later.
+    pub const EINPROGRESS: u16 = 115;
     /// The operation was cancelled (io_uring).
     pub const ECANCELED: u16 = 125;
     /// First of the kernel's internal restart codes (`ERESTARTSYS`,
@@ -115,7 +139,25 @@ reasons! {
     QueueAbandoned = 16, "queue.abandoned";
     /// A listener that had failures was closed.
     ListenerClosed = 17, "listener.closed";
+    /// ECONNREFUSED, and ENOENT for AF_UNIX: nobody listens there.
+    ConnectRefused = 20, "connect.refused";
+    /// ETIMEDOUT: nobody answered.
+    ConnectTimeout = 21, "connect.timeout";
+    /// ENETUNREACH, EHOSTUNREACH, ENETDOWN or EHOSTDOWN: there is no way there.
+    ConnectUnreachable = 22, "connect.unreachable";
+    /// ECONNRESET or ECONNABORTED.
+    ConnectReset = 23, "connect.reset";
+    /// EPERM or EACCES: permissions, a firewall or a security module.
+    ConnectDenied = 24, "connect.denied";
+    /// EADDRNOTAVAIL: no local port is left for this target.
+    ConnectNoPort = 25, "connect.no_port";
+    /// Any other errno: named by its errno, never dropped.
+    ConnectOther = 26, "connect.other";
+    /// EAGAIN from connecting to an AF_UNIX listener whose queue is full.
+    QueueUnixFull = 27, "queue.unix_full";
 }
+
+const AF_UNIX: u16 = 1;
 
 impl Reason {
     /// Whether nobody's call failed: the kernel turned connections away by itself, and the
@@ -160,6 +202,68 @@ impl Reason {
             _ => Self::AcceptOther,
         })
     }
+
+    /// Whether it is about a connection that a process of this host wanted to make: it is then
+    /// told apart by its target, not by a listener.
+    #[must_use]
+    pub const fn is_of_connect(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectRefused
+                | Self::ConnectTimeout
+                | Self::ConnectUnreachable
+                | Self::ConnectReset
+                | Self::ConnectDenied
+                | Self::ConnectNoPort
+                | Self::ConnectOther
+                | Self::QueueUnixFull
+        )
+    }
+
+    /// Whether an errno of connect is normal life, whatever is connected: the result comes
+    /// later or is there already, or a signal came.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as for `of_accept`")]
+    pub const fn is_life_of_connect(errno: u16) -> bool {
+        use self::errno as e;
+        matches!(
+            errno,
+            e::EINPROGRESS | e::EALREADY | e::EISCONN | e::EINTR | e::RESTART_FIRST
+                ..=e::RESTART_LAST
+        )
+    }
+
+    /// The reason behind a failed connect to an address of a family, or `None` where the errno
+    /// is normal life.
+    ///
+    /// A datagram socket sends nothing when it is connected: resolvers connect them to learn
+    /// which of a name's addresses there is a route to, and that there is none for some is no
+    /// failure.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as for `of_accept`")]
+    pub const fn of_connect(errno: u16, family: u16, is_datagram: bool) -> Option<Self> {
+        use self::errno as e;
+        if Self::is_life_of_connect(errno) {
+            return None;
+        }
+        Some(match errno {
+            e::EAGAIN if family == AF_UNIX => Self::QueueUnixFull,
+            e::EAGAIN => return None,
+            e::ECONNREFUSED => Self::ConnectRefused,
+            e::ENOENT if family == AF_UNIX => Self::ConnectRefused,
+            e::ETIMEDOUT => Self::ConnectTimeout,
+            e::ENETUNREACH | e::EHOSTUNREACH if is_datagram => return None,
+            e::ENETUNREACH | e::EHOSTUNREACH | e::ENETDOWN | e::EHOSTDOWN => {
+                Self::ConnectUnreachable
+            }
+            e::ECONNRESET | e::ECONNABORTED => Self::ConnectReset,
+            e::EPERM | e::EACCES => Self::ConnectDenied,
+            e::EADDRNOTAVAIL => Self::ConnectNoPort,
+            _ => Self::ConnectOther,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +293,48 @@ mod tests {
             516,
         ] {
             assert_eq!(Reason::of_accept(errno), None, "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_connect_that_goes_on_is_no_failure() {
+        for errno in [
+            errno::EINPROGRESS,
+            errno::EALREADY,
+            errno::EISCONN,
+            errno::EINTR,
+            512,
+            516,
+        ] {
+            assert_eq!(Reason::of_connect(errno, 2, false), None, "{errno}");
+        }
+        assert_eq!(Reason::of_connect(errno::EAGAIN, 2, false), None);
+        assert_eq!(
+            Reason::of_connect(errno::EAGAIN, 1, false),
+            Some(Reason::QueueUnixFull)
+        );
+    }
+
+    #[test]
+    fn a_route_that_a_resolver_looks_for_is_no_connection() {
+        let reason = |datagram| Reason::of_connect(errno::ENETUNREACH, 10, datagram);
+        assert_eq!(reason(true), None);
+        assert_eq!(reason(false), Some(Reason::ConnectUnreachable));
+    }
+
+    #[test]
+    fn every_reason_of_connect_is_about_a_target() {
+        for errno in 1..4096 {
+            for family in [1, 2, 10, 40] {
+                if let Some(reason) = Reason::of_connect(errno, family, false) {
+                    assert!(reason.is_of_connect(), "{errno}");
+                }
+            }
+        }
+        for reason in Reason::ALL {
+            let about = reason.code().starts_with("connect.");
+            assert!(!about || reason.is_of_connect(), "{reason:?}");
+            assert!(!(reason.is_of_connect() && reason.is_of_listener()));
         }
     }
 

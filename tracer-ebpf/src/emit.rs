@@ -7,7 +7,7 @@ use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 use aya_log_ebpf::debug;
 use turnaway_common::{
     Exemplar, FailureKey, ListenerFacts, ProcessFacts, Reason,
-    failure::{known, op},
+    failure::{known, op, tier},
     layout::{MAX_PIDS, MAX_PORTS, lost},
 };
 
@@ -15,7 +15,8 @@ use crate::{
     facts,
     globals::global,
     kread::Addr,
-    maps::{BLANK, EXEMPLARS, FAILURES_0, FAILURES_1, GENERATION, LOST},
+    maps::{BLANK, Connecting, EXEMPLARS, FAILURES_0, FAILURES_1, GENERATION, LOST},
+    target::Target,
 };
 
 /// What [`Failure`] holds for a number that is not known. No `Option`: the compiler would
@@ -79,7 +80,13 @@ pub(crate) struct Admitted {
 /// Lets a failure of the current task pass if it is one and is wanted.
 #[inline(always)]
 pub(crate) fn admit(errno: u16) -> Option<Admitted> {
-    let reason = Reason::of_accept(errno)? as u16;
+    admit_as(Reason::of_accept(errno)?, errno)
+}
+
+/// Lets a failure of the current task pass if it is wanted.
+#[inline(always)]
+pub(crate) fn admit_as(reason: Reason, errno: u16) -> Option<Admitted> {
+    let reason = reason as u16;
     let task = facts::current_task()?;
     let (tgid, _) = facts::current_ids();
     if !wanted(reason, errno) || !wanted_process(task, tgid) {
@@ -173,6 +180,93 @@ pub(crate) fn of_listener<C: EbpfContext>(ctx: &C, event: &Event) -> Option<()> 
     )
 }
 
+/// A connect call that failed, as its hook sees it.
+pub(crate) struct Connect {
+    /// The errno, positive.
+    pub(crate) errno: u16,
+    /// What kind of hook saw it, [`turnaway_common::failure::tier`].
+    pub(crate) tier: u8,
+    /// The client's socket.
+    pub(crate) sk: Option<Addr>,
+    /// Where to.
+    pub(crate) target: Target,
+}
+
+/// Counts a connect call of the current task that failed, and may write an exemplar of it.
+#[inline(always)]
+pub(crate) fn connect<C: EbpfContext>(ctx: &C, reason: Reason, failure: &Connect) -> Option<()> {
+    let Admitted { task, tgid, reason } = admit_as(reason, failure.errno)?;
+    let mut key = FailureKey {
+        start_boottime_ns: facts::process_start(task),
+        tgid,
+        reason,
+        errno: failure.errno,
+        op: op::SYSCALL,
+        tier: failure.tier,
+        ..NO_KEY
+    };
+    failure.target.read_into(&mut key);
+    if !wanted_port_number(key.target_port) {
+        return None;
+    }
+    record(
+        ctx,
+        &key,
+        1,
+        0,
+        |process, listener| {
+            let call = facts::connect_call(task);
+            if call.number == u64::from(global!(SYSCALL_LAYOUT.connect)) {
+                process.syscall_nr = call.number as u32;
+                process.known |= known::SYSCALL;
+            }
+            facts::read_process(task, process);
+            if let Some(sk) = failure.sk {
+                facts::read_socket(sk, listener);
+            }
+        },
+        |exemplar| failure.target.read_path(exemplar),
+    )
+}
+
+/// Counts a TCP connection that failed, for the process that had asked for it, and may write
+/// an exemplar of it.
+#[inline(always)]
+pub(crate) fn connecting<C: EbpfContext>(
+    ctx: &C,
+    reason: Reason,
+    errno: u16,
+    asked: &Connecting,
+) -> Option<()> {
+    let reason = reason as u16;
+    if !wanted(reason, errno) || !wanted_port_number(asked.target_port) {
+        return None;
+    }
+    let key = FailureKey {
+        start_boottime_ns: asked.start_boottime_ns,
+        target_addr: asked.target_addr,
+        tgid: asked.tgid,
+        target_port: asked.target_port,
+        target_family: asked.target_family,
+        reason,
+        errno,
+        op: asked.op,
+        tier: tier::TRACEPOINT,
+        ..NO_KEY
+    };
+    record(
+        ctx,
+        &key,
+        1,
+        0,
+        |process, listener| {
+            *process = asked.process;
+            *listener = asked.socket;
+        },
+        |_| {},
+    )
+}
+
 const NO_KEY: FailureKey = FailureKey {
     start_boottime_ns: 0,
     socket_inode: 0,
@@ -231,7 +325,7 @@ fn wanted(reason: u16, errno: u16) -> bool {
 }
 
 #[inline(always)]
-fn wanted_process(task: Addr, tgid: u32) -> bool {
+pub(crate) fn wanted_process(task: Addr, tgid: u32) -> bool {
     let pids = global!(FILTER.pid_count) as usize;
     if pids == 0 {
         return true;
@@ -249,13 +343,22 @@ fn wanted_process(task: Addr, tgid: u32) -> bool {
 
 #[inline(always)]
 fn wanted_port(sk: Option<Addr>) -> bool {
+    if global!(FILTER.port_count) == 0 {
+        return true;
+    }
+    match sk.and_then(facts::port_of) {
+        Some(port) => wanted_port_number(port),
+        None => false,
+    }
+}
+
+/// Whether a port is wanted; that of a family that has none is 0.
+#[inline(always)]
+fn wanted_port_number(port: u32) -> bool {
     let ports = global!(FILTER.port_count) as usize;
     if ports == 0 {
         return true;
     }
-    let Some(port) = sk.and_then(facts::port_of) else {
-        return false;
-    };
     let mut index = 0;
     while index < MAX_PORTS && index < ports {
         if global!(FILTER.ports[index]) == port {

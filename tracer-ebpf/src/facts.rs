@@ -34,6 +34,7 @@ const UPID_SIZE: usize = 16;
 const MAX_PID_NS_LEVEL: u32 = 32;
 /// `PF_KTHREAD` and `PF_IO_WORKER` of include/linux/sched.h.
 const PF_KTHREAD: u32 = 0x0020_0000;
+const PF_IO_WORKER: u32 = 0x0000_0010;
 /// `struct sockaddr_vm`: family, reserved, port, cid.
 const VM_PORT: usize = 4;
 const VM_CID: usize = 8;
@@ -67,6 +68,14 @@ pub(crate) fn is_kernel_thread(task: Addr) -> bool {
         .is_some_and(|flags| flags & PF_KTHREAD != 0)
 }
 
+/// Whether a worker of io_uring's runs now: a thread of its program, or on old kernels one
+/// of the kernel's.
+#[inline(always)]
+pub(crate) fn is_uring_worker(task: Addr) -> bool {
+    task.field::<u32>(offset!(task_flags))
+        .is_some_and(|flags| flags & PF_IO_WORKER != 0)
+}
+
 /// Start of the process, nanoseconds of `CLOCK_BOOTTIME`; 0 where it can't be read.
 #[inline(always)]
 pub(crate) fn process_start(task: Addr) -> u64 {
@@ -75,31 +84,85 @@ pub(crate) fn process_start(task: Addr) -> u64 {
         .unwrap_or(0)
 }
 
-/// The accept call that a task is in.
-pub(crate) struct AcceptCall {
+/// The system call that a task is in.
+pub(crate) struct SystemCall {
     /// Its number, or [`UNKNOWN`].
     pub(crate) number: u64,
-    /// Its first argument, the descriptor, or [`UNKNOWN`].
+    /// Its first argument as a descriptor, or [`UNKNOWN`].
     pub(crate) fd: u64,
+    /// Where its registers are saved, or 0.
+    registers: u64,
 }
 
-/// Number and first argument of the accept call that the task is in.
+impl SystemCall {
+    /// The second argument, or 0.
+    #[inline(always)]
+    pub(crate) fn second(&self) -> u64 {
+        self.argument(global!(SYSCALL_LAYOUT.second_argument))
+    }
+
+    /// The third argument, or 0.
+    #[inline(always)]
+    pub(crate) fn third(&self) -> u64 {
+        self.argument(global!(SYSCALL_LAYOUT.third_argument))
+    }
+
+    #[inline(always)]
+    fn argument(&self, at: u32) -> u64 {
+        Addr::new(self.registers)
+            .and_then(|registers| registers.at(at as usize).read())
+            .unwrap_or(0)
+    }
+}
+
+/// The accept call that the task is in.
 #[inline(always)]
-pub(crate) fn accept_call(task: Addr) -> AcceptCall {
-    let mut call = AcceptCall {
+pub(crate) fn accept_call(task: Addr) -> SystemCall {
+    system_call(
+        task,
+        global!(SYSCALL_LAYOUT.accept),
+        global!(SYSCALL_LAYOUT.accept4),
+    )
+}
+
+/// The connect call that the task is in, or the call that has io_uring connect.
+#[inline(always)]
+pub(crate) fn connect_call(task: Addr) -> SystemCall {
+    system_call(
+        task,
+        global!(SYSCALL_LAYOUT.connect),
+        global!(SYSCALL_LAYOUT.io_uring_enter),
+    )
+}
+
+/// The call that the task is in, if it is one of two.
+#[inline(always)]
+fn system_call(task: Addr, one: u32, other: u32) -> SystemCall {
+    let mut call = SystemCall {
         number: UNKNOWN,
         fd: UNKNOWN,
+        registers: 0,
     };
     if let Some(stack) = task.follow(offset!(task_stack))
-        && !read_accept_call(stack, global!(SYSCALL_LAYOUT.regs_at[0]), &mut call)
+        && !read_call(
+            stack,
+            global!(SYSCALL_LAYOUT.regs_at[0]),
+            (one, other),
+            &mut call,
+        )
     {
-        let _ = read_accept_call(stack, global!(SYSCALL_LAYOUT.regs_at[1]), &mut call);
+        let _ = read_call(
+            stack,
+            global!(SYSCALL_LAYOUT.regs_at[1]),
+            (one, other),
+            &mut call,
+        );
     }
     call
 }
 
 #[inline(always)]
-fn read_accept_call(stack: Addr, regs_at: u32, out: &mut AcceptCall) -> bool {
+fn read_call(stack: Addr, regs_at: u32, numbers: (u32, u32), out: &mut SystemCall) -> bool {
     if regs_at == ABSENT {
         return false;
     }
@@ -110,9 +173,7 @@ fn read_accept_call(stack: Addr, regs_at: u32, out: &mut AcceptCall) -> bool {
     else {
         return false;
     };
-    if number != u64::from(global!(SYSCALL_LAYOUT.accept))
-        && number != u64::from(global!(SYSCALL_LAYOUT.accept4))
-    {
+    if number != u64::from(numbers.0) && number != u64::from(numbers.1) {
         return false;
     }
     let Some(fd) = regs
@@ -124,6 +185,7 @@ fn read_accept_call(stack: Addr, regs_at: u32, out: &mut AcceptCall) -> bool {
     out.number = number;
     // The kernel looks at the lower half only.
     out.fd = fd & 0xffff_ffff;
+    out.registers = regs.raw();
     true
 }
 
@@ -230,9 +292,9 @@ pub(crate) fn read_process(task: Addr, out: &mut ProcessFacts) {
     }
 }
 
-/// Fills in the listener behind a protocol's socket; `out` as for [`read_process`].
+/// Fills in what kind of socket it is and where; `out` as for [`read_process`].
 #[inline(always)]
-pub(crate) fn read_listener(sk: Addr, out: &mut ListenerFacts) {
+pub(crate) fn read_socket(sk: Addr, out: &mut ListenerFacts) {
     if !(sk.copy_field(offset!(sock_family), &mut out.family)
         && sk.copy_field(offset!(sock_protocol), &mut out.protocol)
         && sk.copy_field(offset!(sock_type), &mut out.socket_type))
@@ -244,6 +306,15 @@ pub(crate) fn read_listener(sk: Addr, out: &mut ListenerFacts) {
         && net.copy_field(offset!(net_inum), &mut out.netns)
     {
         out.known |= known::NETNS;
+    }
+}
+
+/// Fills in the listener behind a protocol's socket; `out` as for [`read_process`].
+#[inline(always)]
+pub(crate) fn read_listener(sk: Addr, out: &mut ListenerFacts) {
+    read_socket(sk, out);
+    if out.known & known::SOCKET == 0 {
+        return;
     }
     let family = out.family;
     if read_address(sk, family, out) {

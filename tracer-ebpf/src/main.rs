@@ -20,6 +20,7 @@
 )]
 
 mod accept;
+mod connect;
 mod emit;
 mod facts;
 mod globals;
@@ -27,6 +28,7 @@ mod kread;
 mod listeners;
 mod maps;
 mod queue;
+mod target;
 
 /// The programs call helpers that the kernel keeps for GPL-compatible programs.
 #[unsafe(link_section = "license")]

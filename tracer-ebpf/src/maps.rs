@@ -4,7 +4,10 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use turnaway_common::{ClosedListener, FailureCount, FailureKey, ListenerStats, layout::lost};
+use turnaway_common::{
+    ClosedListener, FailureCount, FailureKey, ListenerFacts, ListenerStats, ProcessFacts,
+    layout::lost,
+};
 
 /// Exact counters, first generation. User space switches [`GENERATION`] to the other
 /// map, waits until no program can still be using this one, and empties it: so no count
@@ -96,3 +99,44 @@ pub(crate) static URING_CALLS: LruHashMap<u64, UringCall> = LruHashMap::with_max
 /// Listeners that accept is being called on, by thread, for return probes.
 #[map]
 pub(crate) static ACCEPT_CALLS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
+
+/// A TCP connection that is being made: whose it is, from the moment that it was asked for,
+/// since nobody is current when it fails.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Connecting {
+    /// Inode number of the client's socket.
+    pub(crate) inode: u64,
+    /// As [`FailureKey::start_boottime_ns`].
+    pub(crate) start_boottime_ns: u64,
+    /// As [`FailureKey::target_addr`].
+    pub(crate) target_addr: [u8; 16],
+    /// As [`FailureKey::tgid`].
+    pub(crate) tgid: u32,
+    /// As [`FailureKey::target_port`].
+    pub(crate) target_port: u32,
+    /// As [`FailureKey::target_family`].
+    pub(crate) target_family: u16,
+    /// As [`FailureKey::op`].
+    pub(crate) op: u8,
+    /// Zero.
+    pub(crate) pad: [u8; 5],
+    /// The process that asked for it.
+    pub(crate) process: ProcessFacts,
+    /// The client's socket.
+    pub(crate) socket: ListenerFacts,
+}
+
+/// TCP connections that are being made, by `struct sock`. None is thrown out for another: one
+/// that finds no room is counted in [`lost::CONNECTING`].
+#[map]
+pub(crate) static CONNECTING: HashMap<u64, Connecting> = HashMap::with_max_entries(32_768, 0);
+
+/// What a new entry of [`CONNECTING`] starts as.
+#[map]
+pub(crate) static BLANK_CONNECTING: Array<Connecting> = Array::with_max_entries(1, 0);
+
+/// Errnos of TCP connections that failed and were counted, by inode of the client's socket:
+/// the connect call that hands the errno out must not count the failure again.
+#[map]
+pub(crate) static FAILED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(16_384, 0);

@@ -1,8 +1,10 @@
 //! What to type: for each kind of failure what helps now, what helps for good, and what
 //! to know before believing either. Pure, but for [`System::read`].
 
+mod connect;
 mod queue;
 
+pub use connect::{AboutConnect, advise_connect};
 pub use queue::{AboutListener, advise_listener};
 
 use std::{fs, path::Path};

@@ -64,8 +64,11 @@ pub enum Op {
 pub struct Key {
     /// The process whose call failed; `None` where nobody's did.
     pub process: Option<ProcessId>,
-    /// Socket inode of the listener; `None` where the descriptor was no open socket.
+    /// Socket inode of the listener; `None` where the descriptor was no open socket, or where
+    /// it is not about a listener.
     pub socket_inode: Option<u64>,
+    /// What was to be connected to, where that failed and is known.
+    pub target: Option<Target>,
     /// Why.
     pub reason: Reason,
     /// The errno, positive, where there is one.
@@ -74,6 +77,77 @@ pub struct Key {
     pub op: Op,
     /// What saw it.
     pub tier: Tier,
+}
+
+/// What a program wanted to connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// IPv4 or IPv6.
+    Inet(SocketAddr),
+    /// AF_VSOCK.
+    Vsock {
+        /// Context id.
+        cid: u32,
+        /// Port.
+        port: u32,
+    },
+    /// AF_UNIX: a hash of the name, which exemplars bring.
+    Unix([u8; 16]),
+}
+
+impl Target {
+    /// Its port, in families that have them.
+    #[must_use]
+    pub const fn port(&self) -> Option<u32> {
+        match self {
+            Self::Inet(address) => Some(address.port() as u32),
+            Self::Vsock { port, .. } => Some(*port),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// As an address; `path` is the name of an AF_UNIX one.
+    #[must_use]
+    pub fn address(&self, path: Option<&[u8]>) -> Option<Address> {
+        Some(match self {
+            Self::Inet(address) => Address::Inet(*address),
+            Self::Vsock { cid, port } => Address::Vsock {
+                cid: *cid,
+                port: *port,
+            },
+            Self::Unix(_) => Address::Unix(path?.to_vec()),
+        })
+    }
+
+    /// `AF_*`.
+    #[must_use]
+    pub const fn family(&self) -> u16 {
+        match self {
+            Self::Inet(SocketAddr::V4(_)) => AF_INET,
+            Self::Inet(SocketAddr::V6(_)) => AF_INET6,
+            Self::Vsock { .. } => AF_VSOCK,
+            Self::Unix(_) => AF_UNIX,
+        }
+    }
+
+    fn decode(raw: &FailureKey) -> Option<Self> {
+        let [a, b, c, d, ..] = raw.target_addr;
+        match raw.target_family {
+            AF_UNIX => Some(Self::Unix(raw.target_addr)),
+            AF_VSOCK => Some(Self::Vsock {
+                cid: u32::from_ne_bytes([a, b, c, d]),
+                port: raw.target_port,
+            }),
+            family => {
+                let address = inet(family, raw.target_addr, raw.target_port)?;
+                // IPv4 through an IPv6 socket.
+                Some(Self::Inet(SocketAddr::new(
+                    address.ip().to_canonical(),
+                    address.port(),
+                )))
+            }
+        }
+    }
 }
 
 /// A soft `RLIMIT_NOFILE`.
@@ -165,10 +239,12 @@ pub struct Failure {
     pub monotonic_ns: u64,
     /// Who, where the key has a process.
     pub process: Option<Process>,
-    /// On what.
+    /// On what; where it is about a target, the client's own socket.
     pub listener: Listener,
     /// The client.
     pub peer: Option<SocketAddr>,
+    /// Name of an AF_UNIX socket that was to be connected to, as in [`Address::Unix`].
+    pub target_path: Option<Vec<u8>>,
     /// How long the connection waited, nanoseconds, where that is what it is about.
     pub waited_ns: Option<u64>,
     /// It is not one more failure, but the end of one that lasted.
@@ -228,14 +304,10 @@ impl Failure {
         // SAFETY: long enough, read unaligned, and any bytes are a value of it.
         let record = unsafe { bytes.as_ptr().cast::<Exemplar>().read_unaligned() };
         let mut listener = Listener::decode(&record.listener);
-        if record.listener.known & known::PATH != 0 {
-            let len = (record.path_len as usize).min(record.path.len());
-            let path = &record.path[..len];
-            // A pathname ends at its first NUL; an abstract name may hold any byte.
-            let path = match path.split_first() {
-                Some((0, _)) | None => path,
-                Some(_) => until_nul(path),
-            };
+        let has = |bit| record.listener.known & bit != 0;
+        let len = (record.path_len as usize).min(record.path.len());
+        let path = unix_name(&record.path[..len]);
+        if has(known::PATH) {
             listener.address = Some(Address::Unix(path.to_vec()));
         }
         let key = Key::decode(&record.key)?;
@@ -244,9 +316,10 @@ impl Failure {
             monotonic_ns: record.monotonic_ns,
             process: key.process.map(|_| process(&record.process)),
             listener,
-            peer: (record.listener.known & known::PEER != 0)
+            peer: has(known::PEER)
                 .then(|| inet(record.peer_family, record.peer_addr, record.peer_port))
                 .flatten(),
+            target_path: has(known::TARGET_PATH).then(|| path.to_vec()),
             waited_ns: key.is_about_waiting().then_some(record.amount),
             ended: false,
         })
@@ -284,6 +357,7 @@ impl Key {
                 start_boottime_ns: raw.start_boottime_ns,
             }),
             socket_inode: (raw.socket_inode != 0).then_some(raw.socket_inode),
+            target: Target::decode(raw),
             reason: Reason::from_raw(raw.reason)?,
             errno: (raw.errno != 0).then_some(raw.errno),
             op: match raw.op {
@@ -328,6 +402,7 @@ fn syscall_name(number: u32) -> Option<&'static str> {
         libc::SYS_accept4 => Some("accept4"),
         #[cfg(not(target_arch = "riscv64"))]
         libc::SYS_accept => Some("accept"),
+        libc::SYS_connect => Some("connect"),
         _ => None,
     }
 }
@@ -372,6 +447,14 @@ fn inet(family: u16, addr: [u8; 16], port: u32) -> Option<SocketAddr> {
         _ => return None,
     };
     Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
+}
+
+/// A pathname ends at its first NUL; an abstract name may hold any byte.
+fn unix_name(name: &[u8]) -> &[u8] {
+    match name.first() {
+        Some(0) | None => name,
+        Some(_) => until_nul(name),
+    }
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {

@@ -20,7 +20,7 @@ pub struct Filter {
     pub comms: Vec<Vec<u8>>,
     /// Parts of cgroup paths.
     pub cgroups: Vec<String>,
-    /// Local ports.
+    /// Ports of listeners, and ports that were to be connected to.
     pub ports: Vec<u32>,
     /// Errnos, positive.
     pub errnos: Vec<u16>,
@@ -69,17 +69,21 @@ impl Filter {
     pub fn wants(&self, key: &Key, listener: &Listener, who: &Who) -> bool {
         any(&self.errnos, |errno| Some(*errno) == key.errno)
             && any(&self.reasons, |reason| *reason == key.reason)
-            && self.wants_listener(listener, who)
+            && self.wants_at(port_of(key, listener), who)
     }
 
     /// Whether what happens at a listener, or because of a process, is wanted.
     #[must_use]
     pub fn wants_listener(&self, listener: &Listener, who: &Who) -> bool {
+        self.wants_at(port_of_listener(listener), who)
+    }
+
+    fn wants_at(&self, at: Option<u32>, who: &Who) -> bool {
         let party = who.party.as_ref();
         let cgroup = party.and_then(|party| party.identity.cgroup.as_deref());
         any(&self.pids, |pid| who.is(*pid))
             && any(&self.comms, |comm| who.is_called(comm))
-            && any(&self.ports, |port| Some(*port) == port_of(listener))
+            && any(&self.ports, |port| Some(*port) == at)
             && (self.cgroups.is_empty()
                 || cgroup.is_some_and(|cgroup| {
                     any(&self.cgroups, |part| {
@@ -98,7 +102,15 @@ fn fill(slots: &mut [u32], values: &[u32]) -> u32 {
     u32::try_from(values.len()).unwrap_or(0)
 }
 
-fn port_of(listener: &Listener) -> Option<u32> {
+/// The port that it is about: the target's, or the listener's own.
+fn port_of(key: &Key, listener: &Listener) -> Option<u32> {
+    if key.reason.is_of_connect() {
+        return key.target?.port();
+    }
+    port_of_listener(listener)
+}
+
+fn port_of_listener(listener: &Listener) -> Option<u32> {
     match listener.address.as_ref()? {
         Address::Inet(address) => Some(u32::from(address.port())),
         Address::Vsock { port, .. } => Some(*port),
@@ -144,6 +156,7 @@ mod tests {
 
     fn key() -> Key {
         Key {
+            target: None,
             process: Some(samples::PROCESS),
             socket_inode: Some(7),
             reason: Reason::AcceptEmfile,
@@ -213,6 +226,20 @@ mod tests {
         ] {
             assert!(!wants(&bad), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_port_is_the_target_s_where_a_connect_failed() {
+        let (failure, who) = samples::of_connect(Reason::ConnectRefused);
+        let wants = |port| {
+            let filter = Filter {
+                ports: vec![port],
+                ..Filter::default()
+            };
+            filter.wants(&failure.key, &failure.listener, &who)
+        };
+        assert!(wants(5_432));
+        assert!(!wants(6_432));
     }
 
     #[test]

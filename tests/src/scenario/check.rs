@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::records::{Key, Records};
+use crate::records::{Key, Peer, Records};
 use crate::sys::{clock_ns, ticks_per_second};
 use crate::truth::{Failures, Listener, Process, Tally};
 
@@ -111,12 +111,13 @@ pub fn losses(records: &Records) -> Option<String> {
 
 fn name(truth: &Failures) -> String {
     format!(
-        "{} {} by {} of pid {} on {:?}",
+        "{} {} by {} of pid {} on {:?} {}",
         truth.reason(),
         truth.errno,
         truth.call,
         truth.process.pid,
-        truth.listener.inode
+        truth.listener.inode,
+        truth.target.as_deref().unwrap_or_default(),
     )
 }
 
@@ -130,6 +131,7 @@ fn is_of(tally: &Tally, truth: &Failures, key: &Key) -> bool {
         && truth.reason() == key.reason
         && truth.call == key.call()
         && truth.listener.inode == key.listener.inode
+        && (truth.target.is_none() || truth.target == key.peer.as_ref().map(Peer::name))
 }
 
 /// Compares the fields that are known.
@@ -142,6 +144,11 @@ fn fields(found: &mut Vec<String>, kind: &str, truth: &Failures, key: &Key, scop
     let is_polled = truth.holders.is_some()
         && (scope.tier == "tracepoint" || truth.reason() == "queue.stalled");
     let tier = if is_polled { "poll" } else { scope.tier };
+    let tier = truth.tier.as_deref().unwrap_or(tier);
+    if truth.target.is_some() {
+        let got = key.server.as_ref().map(|server| server.pid);
+        compare.same("server", &truth.server, &got);
+    }
     compare.same("tier", &tier, &key.tier.as_str());
     if let Some(holders) = &truth.holders
         && truth.process.pid != 0
@@ -151,7 +158,7 @@ fn fields(found: &mut Vec<String>, kind: &str, truth: &Failures, key: &Key, scop
         compare.same("holders", holders, &got);
     }
     let peer = key.peer.as_ref();
-    let peer = peer.map(|peer| format!("{} {}", peer.address, peer.port));
+    let peer = peer.map(Peer::name);
     if kind == "event" && !truth.peers.is_empty() {
         compare.holds(
             "peer",

@@ -2,7 +2,7 @@
 
 use super::Scenario;
 use super::env::{self, Need};
-use crate::workload::{Stage, denied, emfile, enfile, families, identity, misuse, normal};
+use crate::workload::{Stage, connect, denied, emfile, enfile, families, identity, misuse, normal};
 use crate::workload::{processes, queue, uring};
 
 type Workload = fn(&mut Stage) -> anyhow::Result<()>;
@@ -36,6 +36,14 @@ const fn drops(name: &'static str, run: Workload) -> Scenario {
             "queue.overflow",
             "queue.dropped",
         ],
+        ..scenario(name, run)
+    }
+}
+
+const fn client(name: &'static str, run: Workload) -> Scenario {
+    Scenario {
+        hook: "connect",
+        about: &["connect.", "queue.unix_full"],
         ..scenario(name, run)
     }
 }
@@ -149,6 +157,39 @@ pub const ALL: &[Scenario] = &[
     scenario("queue_worker_exit", queue::worker_exit).seen_by("listen_close", &["queue.abandoned"]),
     scenario("listener_closed", queue::listener_closed)
         .seen_by("listen_close", &["listener.closed", "accept."]),
+    client("connect_refused", connect::refused),
+    client("connect_refused_ipv6", connect::refused_ipv6).needs(env::ipv6),
+    client("connect_mapped", connect::mapped).needs(env::ipv6),
+    client("connect_mptcp", connect::mptcp).needs(env::mptcp),
+    client("connect_spin", connect::spin),
+    client("connect_mixed", connect::mixed),
+    client("connect_many_targets", connect::many_targets),
+    client("connect_timeout", connect::timeout),
+    client("connect_called_again", connect::called_again),
+    client("connect_told_twice", connect::told_twice),
+    client("connect_given_up", connect::given_up),
+    client("connect_good", connect::good),
+    client("connect_unreachable", connect::unreachable),
+    client("connect_no_port", connect::no_port),
+    client("connect_unix_refused", connect::unix_refused),
+    client("connect_unix_full", connect::unix_full_path).of_others(),
+    client("connect_unix_full_abstract", connect::unix_full_abstract).of_others(),
+    client("connect_unix_full_seqpacket", connect::unix_full_seqpacket).of_others(),
+    client("connect_denied", connect::denied).of_others(),
+    client(
+        "connect_denied_by_security_module",
+        connect::denied_by_security_module,
+    )
+    .needs(env::bpf_lsm),
+    client("connect_misuse", connect::misuse),
+    client("connect_uring", connect::uring).needs(env::uring),
+    client("connect_vsock", connect::vsock).needs(env::vsock),
+    client("connect_named_thread", connect::named_thread),
+    client(
+        "connect_gone_before_the_error",
+        connect::gone_before_the_error,
+    )
+    .of_others(),
 ];
 
 #[cfg(test)]

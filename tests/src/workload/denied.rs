@@ -73,8 +73,8 @@ pub fn by_security_module(stage: &mut Stage) -> Result<()> {
     })
 }
 
-/// A BPF program on the hook `socket_accept`, until it is dropped.
-struct SecurityModule {
+/// A BPF program on a hook of security modules, until it is dropped.
+pub(super) struct SecurityModule {
     _link: OwnedFd,
 }
 
@@ -116,8 +116,8 @@ struct Open {
 }
 
 impl SecurityModule {
-    /// Refuses every accept of one process.
-    fn refuse(hook: u32, pid: u32, errno: i32) -> Result<Self> {
+    /// Refuses what the hook is about to one process.
+    pub(super) fn refuse(hook: u32, pid: u32, errno: i32) -> Result<Self> {
         const PROG_LOAD: i32 = 5;
         const RAW_TRACEPOINT_OPEN: i32 = 17;
         const PROG_TYPE_LSM: u32 = 29;
@@ -163,7 +163,7 @@ impl SecurityModule {
 }
 
 /// The id of a function in the kernel's BTF (Documentation/bpf/btf.rst).
-fn btf_function(btf: &[u8], wanted: &str) -> Result<u32> {
+pub(super) fn btf_function(btf: &[u8], wanted: &str) -> Result<u32> {
     const HEADER: usize = 24;
     const KIND_FUNC: u32 = 12;
     let word = |at: usize| -> Result<u32> {

@@ -252,6 +252,12 @@ impl Listening {
         Ok(fd)
     }
 
+    /// Where clients connect to.
+    #[must_use]
+    pub fn target(&self) -> &SockAddr {
+        &self.target
+    }
+
     /// Connects a client.
     pub fn connect(&self, client: &OwnedFd) -> Result<()> {
         sys::connect(client, &self.target).context("cannot connect")

@@ -5,6 +5,7 @@
 //! line of JSON and stays as it is until its input ends. So a tracer can be attached before
 //! anything happens, and can look at the process afterwards.
 
+pub mod connect;
 pub mod denied;
 pub mod emfile;
 pub mod enfile;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::event::{Address, Count, Failure, Key, Listener, Process};
+use crate::event::{Address, Count, Failure, Key, Listener, Process, Target};
 
 /// Most keys that are told apart; what comes after is kept as one number.
 const MAX_KEYS: usize = 100_000;
@@ -38,6 +38,8 @@ pub struct Totals {
     failed_at: HashSet<u64>,
     /// Names of AF_UNIX listeners by socket inode: counts come without.
     paths: HashMap<u64, Address>,
+    /// Names of AF_UNIX sockets that were to be connected to, by the hash that counts have.
+    targets: HashMap<[u8; 16], Vec<u8>>,
 }
 
 impl Totals {
@@ -52,6 +54,24 @@ impl Totals {
             && self.paths.len() < MAX_KEYS
         {
             self.paths.insert(inode, address.clone());
+        }
+    }
+
+    /// Notes the name of an AF_UNIX socket that was to be connected to.
+    pub fn target(&mut self, failure: &Failure) {
+        if let (Some(Target::Unix(hash)), Some(path)) = (failure.key.target, &failure.target_path)
+            && self.targets.len() < MAX_KEYS
+        {
+            self.targets.insert(hash, path.clone());
+        }
+    }
+
+    /// The name of an AF_UNIX socket that was to be connected to, if an exemplar brought it.
+    #[must_use]
+    pub fn target_path(&self, target: Target) -> Option<&[u8]> {
+        match target {
+            Target::Unix(hash) => self.targets.get(&hash).map(Vec::as_slice),
+            _ => None,
         }
     }
 
@@ -152,6 +172,7 @@ mod tests {
 
     fn key(pid: u32) -> Key {
         Key {
+            target: None,
             process: Some(ProcessId {
                 pid,
                 start_boottime_ns: 1,

@@ -7,6 +7,7 @@
 mod cache;
 pub mod cgroup;
 pub mod container;
+mod far;
 pub mod holdings;
 pub(crate) mod kernfs;
 pub mod owners;
@@ -19,7 +20,7 @@ pub use cgroup::Runtime;
 pub use container::{Container, Pod};
 pub use process::{Adopted, Attributor};
 pub use task::NofileLimits;
-pub use who::{Holder, Holders, Party, Who};
+pub use who::{Far, FarListener, Holder, Holders, Party, Who};
 
 /// Who a process is, beyond what the kernel side reports with each failure.
 ///

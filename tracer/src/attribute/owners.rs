@@ -97,22 +97,12 @@ fn is_gone(error: &io::Error) -> bool {
 /// like a line.
 #[must_use]
 pub fn unix_path(root: &Path, pid: u32, inode: u64) -> Option<Vec<u8>> {
-    let path = root.join("proc").join(pid.to_string()).join("net/unix");
-    let mut table = Vec::new();
-    fs::File::open(path)
-        .ok()?
-        .take(MAX_BYTES)
-        .read_to_end(&mut table)
-        .ok()?;
-    find_path(&table, inode)
+    find_path(&unix_table(root, &pid.to_string())?, inode)
 }
 
 fn find_path(table: &[u8], inode: u64) -> Option<Vec<u8>> {
-    let mut found = table
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse_line)
-        .filter(|line| line.0 == inode);
-    let (_, path) = found.next()?;
+    let mut found = lines(table).filter(|line| line.inode == inode);
+    let path = found.next()?.path;
     if found.next().is_some() {
         return None;
     }
@@ -122,9 +112,50 @@ fn find_path(table: &[u8], inode: u64) -> Option<Vec<u8>> {
     }
 }
 
+/// The listening AF_UNIX socket of a name in a `/proc/PID/net/unix`; a leading NUL marks an
+/// abstract name. `None` where none listens, or several sockets claim the name.
+pub(super) fn unix_listener(table: &[u8], name: &[u8]) -> Option<u64> {
+    // As the kernel shows it: an `@` for each NUL of an abstract name.
+    let shown: Vec<u8> = match name.first() {
+        Some(0) => name
+            .iter()
+            .map(|byte| if *byte == 0 { b'@' } else { *byte })
+            .collect(),
+        _ => name.to_vec(),
+    };
+    let mut found = lines(table).filter(|line| line.listens && line.path == shown);
+    let inode = found.next()?.inode;
+    found.next().is_none().then_some(inode)
+}
+
+/// The whole of a `/proc/PID/net/unix`.
+pub(super) fn unix_table(root: &Path, pid: &str) -> Option<Vec<u8>> {
+    let path = root.join("proc").join(pid).join("net/unix");
+    let mut table = Vec::new();
+    fs::File::open(path)
+        .ok()?
+        .take(MAX_BYTES)
+        .read_to_end(&mut table)
+        .ok()?;
+    Some(table)
+}
+
+/// A line of such a table.
+struct Line<'a> {
+    inode: u64,
+    listens: bool,
+    path: &'a [u8],
+}
+
+fn lines(table: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    table.split(|byte| *byte == b'\n').filter_map(parse_line)
+}
+
 /// `Num RefCount Protocol Flags Type St Inode Path` (proc_net_unix(5)); the path may be
 /// absent and may hold any byte.
-fn parse_line(line: &[u8]) -> Option<(u64, &[u8])> {
+fn parse_line(line: &[u8]) -> Option<Line<'_>> {
+    /// `SO_ACCEPTCON` in hexadecimal (include/linux/net.h).
+    const LISTENS: &[u8] = b"00010000";
     let mut rest = line;
     let mut field = || {
         let start = rest.iter().position(|byte| *byte != b' ')?;
@@ -137,13 +168,19 @@ fn parse_line(line: &[u8]) -> Option<(u64, &[u8])> {
         rest = tail;
         Some(field)
     };
-    let inode = {
-        for _ in 0..6 {
-            field()?;
-        }
-        std::str::from_utf8(field()?).ok()?.parse().ok()?
-    };
-    Some((inode, rest.strip_prefix(b" ").unwrap_or(rest)))
+    for _ in 0..3 {
+        field()?;
+    }
+    let listens = field()? == LISTENS;
+    for _ in 0..2 {
+        field()?;
+    }
+    let inode = std::str::from_utf8(field()?).ok()?.parse().ok()?;
+    Some(Line {
+        inode,
+        listens,
+        path: rest.strip_prefix(b" ").unwrap_or(rest),
+    })
 }
 
 #[cfg(test)]
@@ -155,7 +192,7 @@ mod tests {
         time::Duration,
     };
 
-    use super::{Owners, find_path, owners_of_socket, unix_path};
+    use super::{Owners, find_path, owners_of_socket, unix_listener, unix_path};
 
     const BUDGET: Duration = Duration::from_secs(10);
 
@@ -215,6 +252,20 @@ mod tests {
             (1, None),
         ] {
             assert_eq!(find_path(TABLE, inode).as_deref(), path, "{inode}");
+        }
+    }
+
+    #[test]
+    fn listeners_by_name() {
+        for (name, inode) in [
+            (&b"/run/a b.sock"[..], Some(812)),
+            (b"\0agent\0x", Some(12345)),
+            (b"/tmp/\xff", Some(12347)),
+            (b"/run/none.sock", None),
+            // Connected, without a name.
+            (b"", None),
+        ] {
+            assert_eq!(unix_listener(TABLE, name), inode, "{name:?}");
         }
     }
 

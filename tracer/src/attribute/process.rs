@@ -7,16 +7,17 @@ use std::{
 };
 
 use super::{
-    Container, Holder, Holders, Identity, NofileLimits, Parent, Party, Pod, Who,
+    Container, Far, Holder, Holders, Identity, NofileLimits, Parent, Party, Pod, Who,
     cache::Cache,
     cgroup::{ContainerId, Place, telling_path},
+    far::{Client, FarEnds},
     holdings::{self, Holdings},
     kernfs::Cgroup2,
     owners::{self, Owners},
     task::{Stat, Task},
     timens,
 };
-use crate::event::{Process, ProcessId};
+use crate::event::{Process, ProcessId, Target};
 
 /// Most processes that are remembered.
 const IDENTITIES: usize = 4096;
@@ -39,6 +40,7 @@ pub struct Attributor {
     containers: Cache<ContainerId, Believed<Container>>,
     cgroups: Cache<u64, Option<Vec<u8>>>,
     owners: Cache<u64, Believed<Owners>>,
+    far: FarEnds,
     /// Who was found at a listener last.
     parties: Cache<u64, Party>,
 }
@@ -127,6 +129,7 @@ impl Attributor {
             containers: Cache::new(OTHERS),
             cgroups: Cache::new(OTHERS),
             owners: Cache::new(OTHERS),
+            far: FarEnds::new(root),
             parties: Cache::new(OTHERS),
         }
     }
@@ -293,17 +296,50 @@ impl Attributor {
         });
         Who {
             party,
+            far: None,
             holders: Some(Holders {
                 processes: owners
                     .pids
                     .into_iter()
-                    .map(|pid| Holder {
-                        pid,
-                        comm: Task::open(&self.root, pid).and_then(|task| task.comm()),
-                    })
+                    .map(|pid| self.holder(pid))
                     .collect(),
                 complete: owners.complete,
             }),
+        }
+    }
+
+    /// The other end of a connection that a process could not make at `at_ns`, as far as it is
+    /// on this host. `path` is the name of an AF_UNIX target.
+    pub fn far(
+        &mut self,
+        client: ProcessId,
+        netns: Option<u32>,
+        target: Target,
+        path: Option<&[u8]>,
+        at_ns: u64,
+    ) -> Far {
+        let listener = netns.and_then(|netns| {
+            let client = Client {
+                pid: client.pid,
+                netns,
+            };
+            self.far.listener(client, target, path, at_ns)
+        });
+        let server = listener.as_ref().and_then(|listener| {
+            let pid = *self.owners(listener.inode).pids.first()?;
+            Some(self.holder(pid))
+        });
+        Far {
+            path: path.map(<[u8]>::to_vec),
+            listener,
+            server,
+        }
+    }
+
+    fn holder(&self, pid: u32) -> Holder {
+        Holder {
+            pid,
+            comm: Task::open(&self.root, pid).and_then(|task| task.comm()),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::Identity;
-use crate::event::{Process, ProcessId};
+use crate::event::{Listener, Process, ProcessId};
 
 /// Whose failure it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,28 @@ pub struct Who {
     pub party: Option<Party>,
     /// Where nobody's call failed: what is known of who holds the listener.
     pub holders: Option<Holders>,
+    /// Where a connect failed: what is known of the other end.
+    pub far: Option<Far>,
+}
+
+/// The other end of a connection that could not be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Far {
+    /// Name of an AF_UNIX socket, as in [`crate::event::Address::Unix`].
+    pub path: Option<Vec<u8>>,
+    /// The listener, where there is one on this host.
+    pub listener: Option<FarListener>,
+    /// The process that holds it; of several, the one with the lowest id.
+    pub server: Option<Holder>,
+}
+
+/// A listener that a client of this host wanted to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FarListener {
+    /// Its socket inode.
+    pub inode: u64,
+    /// The rest.
+    pub listener: Listener,
 }
 
 /// A process and what is known of it.
@@ -55,6 +77,7 @@ impl Who {
                 identity,
             }),
             holders: None,
+            far: None,
         }
     }
 

@@ -14,13 +14,14 @@ use crate::{
     trace::{self, Format},
 };
 
-/// Shows connections that are turned away, as it happens: by which process, on which listener,
-/// why, how often, and what to type. Needs root.
+/// Shows connections that are turned away, as it happens: by which process, on which listener or
+/// towards which address, why, how often, and what to type. Needs root.
 ///
 /// It watches failed accepts, what the kernel drops because a listener's queues are full, queues
-/// that nobody serves, and connections that are lost when a listener is closed. Everything is
-/// counted in the kernel; a few of each kind a second are shown one by one, the rest as an exact
-/// number. EAGAIN and EINTR from accept are normal life and never shown.
+/// that nobody serves, connections that are lost when a listener is closed, and connects that
+/// fail, at once or later. Everything is counted in the kernel; a few of each kind a second are
+/// shown one by one, the rest as an exact number. EAGAIN and EINTR from accept are normal life
+/// and never shown.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -39,7 +40,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TEXT")]
     cgroup: Vec<String>,
 
-    /// Only listeners on this port
+    /// Only listeners on this port, and connects to it
     #[arg(short = 'P', long, value_name = "PORT")]
     port: Vec<u32>,
 

@@ -32,7 +32,8 @@ pub struct HookStatus {
 /// Programs in place. Dropping it removes them all.
 pub struct Attached {
     links: Vec<Link>,
-    /// `/proc/self/fdinfo` entries of the programs in use, where misses are listed.
+    /// `/proc/self/fdinfo` entries of the programs in use that can miss something, where
+    /// misses are listed.
     program_fdinfo: Vec<PathBuf>,
 }
 
@@ -42,8 +43,8 @@ enum Link {
     Kretprobe(Kretprobe),
 }
 
-/// A link, and the `/proc/self/fdinfo` entry of its program.
-type Placed = (Link, PathBuf);
+/// A link, and the `/proc/self/fdinfo` entry of its program if that can miss something.
+type Placed = (Link, Option<PathBuf>);
 
 /// Where programs come from and go to.
 pub struct Attacher<'a> {
@@ -81,13 +82,16 @@ impl Attacher<'_> {
                 .iter()
                 // Where sockets are asked for, there is nothing to attach.
                 .filter(|attachment| attachment.target != Target::SockDiag)
-                .map(|attachment| self.attach_one(attachment))
+                .map(|attachment| {
+                    let (link, fdinfo) = self.attach_one(attachment)?;
+                    Ok((link, attachment.can_miss().then_some(fdinfo)))
+                })
                 .collect::<Result<Vec<Placed>>>();
             match links {
                 Ok(links) => {
                     for (link, fdinfo) in links {
                         attached.links.push(link);
-                        attached.program_fdinfo.push(fdinfo);
+                        attached.program_fdinfo.extend(fdinfo);
                     }
                     let targets = way.attachments.into_iter().map(|one| one.target).collect();
                     status.attached = Some((way.tier, targets));

@@ -30,18 +30,41 @@ pub fn syscall_layout(btf: &Btf) -> SyscallLayout {
     /// What x86_64 keeps above the registers with CONFIG_X86_FRED
     /// (`TOP_OF_KERNEL_STACK_PADDING`).
     const FRED_PADDING: u32 = 16;
-    let (first_argument, number) = if cfg!(target_arch = "x86_64") {
-        ("pt_regs.di", "pt_regs.orig_ax")
+    /// On arm64, arguments are numbered registers of 8 bytes.
+    const REGISTER: u32 = 8;
+    let (arguments, number) = if cfg!(target_arch = "x86_64") {
+        (
+            [
+                btf.offset_of("pt_regs.di"),
+                btf.offset_of("pt_regs.si"),
+                btf.offset_of("pt_regs.dx"),
+            ],
+            "pt_regs.orig_ax",
+        )
     } else if cfg!(target_arch = "aarch64") {
-        ("pt_regs.orig_x0", "pt_regs.syscallno")
+        let registers = btf.offset_of("pt_regs.regs");
+        (
+            [
+                // The first one's register holds the result in the end.
+                btf.offset_of("pt_regs.orig_x0"),
+                registers.map(|at| at + REGISTER),
+                registers.map(|at| at + 2 * REGISTER),
+            ],
+            "pt_regs.syscallno",
+        )
     } else {
         return SyscallLayout::NONE;
     };
-    let (Some(size), Some(first_argument), Some(number)) = (
-        btf.size_of("pt_regs"),
-        btf.offset_of(first_argument),
-        btf.offset_of(number),
-    ) else {
+    let (
+        Some(size),
+        [
+            Some(first_argument),
+            Some(second_argument),
+            Some(third_argument),
+        ],
+        Some(number),
+    ) = (btf.size_of("pt_regs"), arguments, btf.offset_of(number))
+    else {
         return SyscallLayout::NONE;
     };
     if size + FRED_PADDING > THREAD_SIZE {
@@ -57,9 +80,13 @@ pub fn syscall_layout(btf: &Btf) -> SyscallLayout {
             },
         ],
         first_argument,
+        second_argument,
+        third_argument,
         number,
         accept: syscall_number(libc::SYS_accept),
         accept4: syscall_number(libc::SYS_accept4),
+        connect: syscall_number(libc::SYS_connect),
+        io_uring_enter: syscall_number(libc::SYS_io_uring_enter),
     }
 }
 

@@ -35,6 +35,7 @@ pub struct Features {
 pub const FUNCTIONS: &[&str] = &[
     "__sys_accept4",
     "__sys_accept4_file",
+    "__sys_connect",
     "do_accept",
     "inet_csk_accept",
     "inet_csk_listen_stop",
@@ -50,7 +51,11 @@ pub const FUNCTIONS: &[&str] = &[
 pub const TRACEPOINTS: &[&str] = &["inet_sock_set_state", "io_uring_complete"];
 
 /// Tracepoints of system calls that hooks may sit at.
-pub const SYSCALL_EXITS: &[&str] = &["sys_exit_accept", "sys_exit_accept4"];
+pub const SYSCALL_EXITS: &[&str] = &["sys_exit_accept", "sys_exit_accept4", "sys_exit_connect"];
+/// Those of accept.
+const ACCEPT_EXITS: &[&str] = &["sys_exit_accept", "sys_exit_accept4"];
+/// That of connect.
+const CONNECT_EXITS: &[&str] = &["sys_exit_connect"];
 
 /// What a hook watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +70,10 @@ pub enum HookName {
     Accepted,
     /// Listeners that are closed.
     ListenClose,
+    /// connect(2).
+    Connect,
+    /// TCP connections that fail after connect has returned, or while it waits.
+    ConnectAsync,
 }
 
 impl HookName {
@@ -75,6 +84,8 @@ impl HookName {
         Self::ListenQueue,
         Self::Accepted,
         Self::ListenClose,
+        Self::Connect,
+        Self::ConnectAsync,
     ];
 
     /// Its name in text and JSON.
@@ -86,6 +97,8 @@ impl HookName {
             Self::ListenQueue => "listen_queue",
             Self::Accepted => "accepted",
             Self::ListenClose => "listen_close",
+            Self::Connect => "connect",
+            Self::ConnectAsync => "connect_async",
         }
     }
 
@@ -98,6 +111,8 @@ impl HookName {
             Self::ListenQueue => "connections that listeners drop",
             Self::Accepted => "how long connections wait before they are accepted",
             Self::ListenClose => "connections that are lost when a listener is closed",
+            Self::Connect => "failed connect calls",
+            Self::ConnectAsync => "TCP connections that fail after connect has returned",
         }
     }
 
@@ -124,6 +139,26 @@ impl HookName {
                 R::QueueDropped,
             ],
             Self::Accepted => &[R::QueueSlow, R::QueueStalled],
+            Self::Connect => &[
+                R::ConnectRefused,
+                R::ConnectTimeout,
+                R::ConnectUnreachable,
+                R::ConnectReset,
+                R::ConnectDenied,
+                R::ConnectNoPort,
+                R::ConnectOther,
+                R::QueueUnixFull,
+            ],
+            // What TCP sets as a socket's error; and what tells a connection that it was
+            // counted for from one that the call must count.
+            Self::ConnectAsync => &[
+                R::ConnectRefused,
+                R::ConnectTimeout,
+                R::ConnectUnreachable,
+                R::ConnectReset,
+                R::ConnectDenied,
+                R::ConnectOther,
+            ],
             // Also what keeps the books of the two before it.
             Self::ListenClose => &[
                 R::QueueAbandoned,
@@ -145,6 +180,15 @@ pub struct Attachment {
     pub program: &'static str,
     /// Where.
     pub target: Target,
+}
+
+impl Attachment {
+    /// Whether a run that the kernel leaves out may be a failure that nobody sees. It leaves
+    /// out what would interrupt the same program; a connection begins in no interrupt.
+    #[must_use]
+    pub fn can_miss(&self) -> bool {
+        self.program != "connect_begun"
+    }
 }
 
 /// A place that a program can be attached to.
@@ -217,6 +261,8 @@ pub fn plan(
                 refused: Vec::new(),
             };
             for tier in [Tier::Trampoline, Tier::Kprobe, Tier::Tracepoint] {
+                // There is one way, whatever the tier of the others.
+                let only = only.filter(|_| *hook != HookName::ConnectAsync);
                 if only.is_some_and(|only| only != tier) {
                     continue;
                 }
@@ -243,7 +289,9 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             sys_accept4(features)?;
             Ok(one("accept_kretprobe", Target::Kretprobe("__sys_accept4")))
         }
-        (HookName::Accept, Tier::Tracepoint) => syscall_exits(features, "accept_tracepoint"),
+        (HookName::Accept, Tier::Tracepoint) => {
+            syscall_exits(features, ACCEPT_EXITS, "accept_tracepoint")
+        }
         (HookName::IoUringAccept, Tier::Trampoline) => Ok(match uring_function(features)? {
             UringFunction::Request => one("uring_fexit", Target::Fexit("io_accept")),
             UringFunction::Issue => issue_trampolines(),
@@ -262,6 +310,25 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
         (HookName::ListenQueue, tier) => listen_queue(features, tier),
         (HookName::Accepted, tier) => accepted(features, tier),
         (HookName::ListenClose, tier) => listen_close(features, tier),
+        (HookName::Connect, Tier::Trampoline) => {
+            sys_connect(features)?;
+            Ok(one("connect_fexit", Target::Fexit("__sys_connect")))
+        }
+        (HookName::Connect, Tier::Kprobe) => {
+            sys_connect(features)?;
+            Ok(one("connect_kretprobe", Target::Kretprobe("__sys_connect")))
+        }
+        (HookName::Connect, Tier::Tracepoint) => {
+            syscall_exits(features, CONNECT_EXITS, "connect_tracepoint")
+        }
+        (HookName::ConnectAsync, Tier::Tracepoint) => {
+            // The end first, as in [`pair`].
+            let mut attachments = socket_states(features, "connect_ended")?;
+            attachments.extend(socket_states(features, "connect_begun")?);
+            Ok(attachments)
+        }
+        // Functions that change a socket's state may be inlined, the tracepoint in them never.
+        (HookName::ConnectAsync, _) => Err("a tracepoint sees it at the least cost".to_owned()),
         (_, Tier::Poll) => Err("no way to see it without a hook".to_owned()),
     }
 }
@@ -338,7 +405,7 @@ fn listen_queue(features: &Features, tier: Tier) -> Result<Vec<Attachment>, Stri
 
 fn accepted(features: &Features, tier: Tier) -> Result<Vec<Attachment>, String> {
     if tier == Tier::Tracepoint {
-        return syscall_exits(features, "accepted_tracepoint");
+        return syscall_exits(features, ACCEPT_EXITS, "accepted_tracepoint");
     }
     let found = |name: &str| features.functions.get(name);
     let tcp = found("inet_csk_accept").ok_or_else(|| absent("inet_csk_accept"))?;
@@ -392,18 +459,17 @@ fn listen_close(features: &Features, tier: Tier) -> Result<Vec<Attachment>, Stri
         Tier::Kprobe => {
             stop().map(|()| one("closed_kprobe", Target::Kprobe("inet_csk_listen_stop")))
         }
-        Tier::Tracepoint | Tier::Poll => expect(
-            "the tracepoint inet_sock_set_state",
-            features.tracepoints.get("inet_sock_set_state"),
-            &["struct sock *", "int", "int"],
-        )
-        .map(|()| {
-            one(
-                "closed_tracepoint",
-                Target::BtfTracepoint("inet_sock_set_state"),
-            )
-        }),
+        Tier::Tracepoint | Tier::Poll => socket_states(features, "closed_tracepoint"),
     }
+}
+
+fn socket_states(features: &Features, program: &'static str) -> Result<Vec<Attachment>, String> {
+    expect(
+        "the tracepoint inet_sock_set_state",
+        features.tracepoints.get("inet_sock_set_state"),
+        &["struct sock *", "int", "int"],
+    )
+    .map(|()| one(program, Target::BtfTracepoint("inet_sock_set_state")))
 }
 
 fn absent(function: &str) -> String {
@@ -495,18 +561,35 @@ fn sys_accept4(features: &Features) -> Result<(), String> {
     )
 }
 
-fn syscall_exits(features: &Features, program: &'static str) -> Result<Vec<Attachment>, String> {
+fn sys_connect(features: &Features) -> Result<(), String> {
+    expect(
+        "__sys_connect",
+        features.functions.get("__sys_connect"),
+        &["int", "*", "int"],
+    )
+}
+
+fn syscall_exits(
+    features: &Features,
+    wanted: &[&str],
+    program: &'static str,
+) -> Result<Vec<Attachment>, String> {
     match &features.tracefs {
         Some(Ok(_)) => {}
         Some(Err(why)) => return Err(why.clone()),
         None => return Err("tracefs was not looked for".to_owned()),
     }
-    if features.syscall_exits.is_empty() {
-        return Err("tracefs has no syscall tracepoints (CONFIG_FTRACE_SYSCALLS)".to_owned());
-    }
-    Ok(features
+    let found: Vec<&'static str> = features
         .syscall_exits
         .iter()
+        .copied()
+        .filter(|name| wanted.contains(name))
+        .collect();
+    if found.is_empty() {
+        return Err("tracefs has no syscall tracepoints (CONFIG_FTRACE_SYSCALLS)".to_owned());
+    }
+    Ok(found
+        .into_iter()
         .map(|name| Attachment {
             program,
             target: Target::Tracepoint("syscalls", name),
@@ -600,6 +683,7 @@ mod tests {
                     "__sys_accept4",
                     &["int", "struct sockaddr *", "int *", "int"],
                 ),
+                ("__sys_connect", &["int", "struct sockaddr *", "int"]),
                 ("io_accept", &["struct io_kiocb *", "unsigned int"]),
                 ("io_issue_sqe", &["struct io_kiocb *", "unsigned int"]),
                 (
@@ -703,6 +787,9 @@ mod tests {
     #[test]
     fn the_cheapest_tier_comes_first() {
         for hook in plan(&recent(), None) {
+            if hook.hook == HookName::ConnectAsync {
+                continue;
+            }
             assert_eq!(
                 tiers(&hook),
                 [Tier::Trampoline, Tier::Kprobe, Tier::Tracepoint],
@@ -710,6 +797,24 @@ mod tests {
             );
             assert!(hook.refused.is_empty());
         }
+    }
+
+    #[test]
+    fn connections_change_their_state_whatever_the_tier() {
+        for only in [None, Some(Tier::Trampoline), Some(Tier::Tracepoint)] {
+            let plans = plan(&recent(), only);
+            let hook = plans
+                .iter()
+                .find(|plan| plan.hook == HookName::ConnectAsync)
+                .expect("planned");
+            assert_eq!(tiers(hook), [Tier::Tracepoint]);
+        }
+        let refused = Features {
+            tracepoints: HashMap::new(),
+            ..recent()
+        };
+        let plans = plan(&refused, None);
+        assert!(plans[6].ways.is_empty(), "{:?}", plans[6]);
     }
 
     #[test]
@@ -801,6 +906,14 @@ mod tests {
         assert_eq!(
             names(|reason| reason == Reason::QueueAbandoned),
             [HookName::ListenClose]
+        );
+        assert_eq!(
+            names(|reason| reason == Reason::QueueUnixFull),
+            [HookName::Connect]
+        );
+        assert_eq!(
+            names(|reason| reason == Reason::ConnectReset),
+            [HookName::Connect, HookName::ConnectAsync]
         );
     }
 

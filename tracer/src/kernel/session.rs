@@ -55,8 +55,8 @@ impl Default for Options {
 pub struct Losses {
     /// Exemplars that found the ring full; their failures are counted all the same.
     pub ring: u64,
-    /// Failures that found the counter map full, and records this version cannot read:
-    /// counted in no key.
+    /// Failures that found the counter map full, connections being made that found theirs
+    /// full and may have failed later, and records this version cannot read: counted in no key.
     pub map: u64,
     /// Runs of a program that the kernel had to leave out; `None` where it does not say.
     pub missed: Option<u64>,
@@ -297,7 +297,7 @@ impl Session {
         };
         Ok(Losses {
             ring: slot(lost::RING)?,
-            map: slot(lost::MAP)? + self.unreadable,
+            map: slot(lost::MAP)? + slot(lost::CONNECTING)? + self.unreadable,
             missed: self.attached.as_ref().map_or(self.missed, Attached::missed),
         })
     }

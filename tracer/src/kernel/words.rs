@@ -22,7 +22,9 @@ pub fn targets(hook: &HookStatus) -> String {
     hook.attached
         .as_ref()
         .map_or_else(String::new, |(_, targets)| {
-            let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+            let mut targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+            // Two programs may sit at one place.
+            targets.dedup();
             targets.join(" + ")
         })
 }

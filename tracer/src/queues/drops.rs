@@ -278,6 +278,7 @@ fn count(
         if count > 0 {
             counts.push(Count {
                 key: Key {
+                    target: None,
                     process: None,
                     socket_inode: Some(grown.inode),
                     reason,

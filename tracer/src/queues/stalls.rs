@@ -119,7 +119,9 @@ impl Stalls {
                 queue.oldest = oldest.map(|oldest| oldest.cookie);
                 queue.oldest_ns = oldest.map(|oldest| came(oldest, now_ns));
                 let failure = |since_ns: u64| Failure {
+                    target_path: None,
                     key: Key {
+                        target: None,
                         process: None,
                         socket_inode: Some(found.inode),
                         reason: Reason::QueueStalled,

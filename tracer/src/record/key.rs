@@ -25,7 +25,8 @@ pub struct KeyFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syscall: Option<&'static str>,
     /// `io_uring_accept`; `accept` for a syscall whose name is not known; `syn` or `ack` for
-    /// a packet that was dropped; `close` for a listener that was.
+    /// a packet that was dropped; `close` for a listener that was; `connect` or
+    /// `io_uring_connect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub op: Option<&'static str>,
     /// Whose call failed, or who accepts on the listener.
@@ -37,8 +38,16 @@ pub struct KeyFields {
     /// Whether every process could be looked at: if not, others may hold it too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holders_complete: Option<bool>,
-    /// On what.
-    pub listener: ListenerFields,
+    /// On what; where a connect failed, what listens at the other end, if that is on this
+    /// host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listener: Option<ListenerFields>,
+    /// The process that holds the listener at the other end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<HolderFields>,
+    /// The other end: the client, or what was to be connected to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<PeerFields>,
     /// Descriptors and their limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fd: Option<FdFields>,
@@ -59,10 +68,15 @@ pub struct HolderFields {
 /// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PeerFields {
-    /// IP address.
-    pub address: String,
+    /// IP address, or the context id of a vsock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// Port.
-    pub port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u32>,
+    /// AF_UNIX: path, or `@name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }
 
 /// A process.
@@ -234,7 +248,25 @@ impl KeyFields {
             holders: holders
                 .map(|holders| holders.processes.iter().map(HolderFields::new).collect()),
             holders_complete: holders.map(|holders| holders.complete),
-            listener: ListenerFields::new(key.socket_inode, listener),
+            listener: if key.reason.is_of_connect() {
+                let far = who.far.as_ref().and_then(|far| far.listener.as_ref());
+                far.map(|far| ListenerFields::new(Some(far.inode), &far.listener))
+            } else {
+                Some(ListenerFields::new(key.socket_inode, listener))
+            },
+            server: who
+                .far
+                .as_ref()
+                .and_then(|far| far.server.as_ref())
+                .map(HolderFields::new),
+            peer: key
+                .target
+                .filter(|_| key.reason.is_of_connect())
+                .and_then(|target| {
+                    let path = who.far.as_ref().and_then(|far| far.path.as_deref());
+                    target.address(path)
+                })
+                .and_then(|address| PeerFields::of(&address)),
             fd: party.and_then(|party| FdFields::new(key.op, &party.facts, fd_used)),
             tier: key.tier,
         }
@@ -244,6 +276,8 @@ impl KeyFields {
 /// What was going on, where no system call says.
 fn operation(key: &Key) -> Option<&'static str> {
     match (key.reason, key.op) {
+        (reason, Op::IoUring) if reason.is_of_connect() => Some("io_uring_connect"),
+        (reason, _) if reason.is_of_connect() => Some("connect"),
         (Reason::QueueSynOverflow | Reason::QueueSynFlood, _) => Some("syn"),
         (Reason::QueueAckOverflow | Reason::QueueRstOverflow, _) => Some("ack"),
         (Reason::QueueAbandoned | Reason::ListenerClosed, _) => Some("close"),
@@ -263,12 +297,30 @@ impl HolderFields {
 }
 
 impl PeerFields {
-    /// The fields of an address.
+    /// The fields of an IP address.
     #[must_use]
     pub fn new(peer: SocketAddr) -> Self {
         Self {
-            address: peer.ip().to_string(),
-            port: peer.port(),
+            address: Some(peer.ip().to_string()),
+            port: Some(u32::from(peer.port())),
+            path: None,
+        }
+    }
+
+    /// The fields of any address, unless it has no name.
+    fn of(address: &Address) -> Option<Self> {
+        match address {
+            Address::Inet(address) => Some(Self::new(*address)),
+            Address::Vsock { cid, port } => Some(Self {
+                address: Some(cid.to_string()),
+                port: Some(*port),
+                path: None,
+            }),
+            Address::Unix(name) => Some(Self {
+                address: None,
+                port: None,
+                path: Some(some_text(&unix_name(name))?),
+            }),
         }
     }
 }

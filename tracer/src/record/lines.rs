@@ -42,8 +42,6 @@ pub struct Event {
     #[serde(flatten)]
     key: KeyFields,
     #[serde(skip_serializing_if = "Option::is_none")]
-    peer: Option<PeerFields>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     waited_ns: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
@@ -62,11 +60,12 @@ impl Event {
         fd_used: Option<u64>,
         clock: &Clock,
     ) -> Self {
+        let mut key = KeyFields::new(&failure.key, &failure.listener, who, fd_used, clock);
+        key.peer = key.peer.or(failure.peer.map(PeerFields::new));
         Self {
             head: Head::new("event", clock.wall_of_monotonic(failure.monotonic_ns), host),
             monotonic_ns: failure.monotonic_ns,
-            key: KeyFields::new(&failure.key, &failure.listener, who, fd_used, clock),
-            peer: failure.peer.map(PeerFields::new),
+            key,
             waited_ns: failure.waited_ns,
             state: (failure.key.reason == Reason::QueueStalled).then_some(if failure.ended {
                 "ended"

@@ -8,8 +8,12 @@ use turnaway_common::Reason;
 
 use super::{Clock, Hook, HookState, Listening, Waits};
 use crate::{
-    attribute::{Container, Holder, Holders, Identity, Parent, Pod, Runtime, Who},
-    event::{Address, Failure, Key, Listener, NofileLimit, Op, Process, ProcessId, Queue, Tier},
+    attribute::{
+        Container, Far, FarListener, Holder, Holders, Identity, Parent, Pod, Runtime, Who,
+    },
+    event::{
+        Address, Failure, Key, Listener, NofileLimit, Op, Process, ProcessId, Queue, Target, Tier,
+    },
 };
 
 /// Monotonic time of every sample, nanoseconds.
@@ -68,7 +72,9 @@ pub(crate) fn rich() -> (Failure, Who) {
 /// The same, with its identity apart.
 pub(crate) fn rich_parts() -> (Failure, Identity) {
     let failure = Failure {
+        target_path: None,
         key: Key {
+            target: None,
             process: Some(PROCESS),
             socket_inode: Some(31_337),
             reason: Reason::AcceptEmfile,
@@ -137,7 +143,9 @@ pub(crate) fn rich_parts() -> (Failure, Identity) {
 /// A failure of which nothing is known but the key.
 pub(crate) fn minimal() -> (Failure, Who) {
     let failure = Failure {
+        target_path: None,
         key: Key {
+            target: None,
             process: Some(ProcessId {
                 pid: 1,
                 start_boottime_ns: 0,
@@ -211,6 +219,62 @@ pub(crate) fn hostile() -> (Failure, Who) {
         container.runtime = None;
     }
     let who = whose(&failure, identity);
+    (failure, who)
+}
+
+/// A connect that failed: to another host, or to an AF_UNIX listener of this one.
+pub(crate) fn of_connect(reason: Reason) -> (Failure, Who) {
+    let (mut failure, mut who) = rich();
+    let is_unix = reason == Reason::QueueUnixFull;
+    failure.key = Key {
+        socket_inode: None,
+        target: Some(if is_unix {
+            Target::Unix([7; 16])
+        } else {
+            Target::Inet(SocketAddr::from(([10, 1, 2, 3], 5_432)))
+        }),
+        reason,
+        errno: Some(if is_unix { 11 } else { 111 }),
+        ..failure.key
+    };
+    let listener = Listener {
+        fd: None,
+        family: Some(1),
+        socket_type: None,
+        protocol: None,
+        address: Some(Address::Unix(b"/run/fpm.sock".to_vec())),
+        queue: None,
+        ..failure.listener.clone()
+    };
+    failure.listener = Listener {
+        fd: None,
+        family: Some(if is_unix { 1 } else { 2 }),
+        protocol: Some(if is_unix { 0 } else { 6 }),
+        address: None,
+        queue: None,
+        ..failure.listener
+    };
+    failure.peer = None;
+    failure.waited_ns = None;
+    if let Some(party) = &mut who.party {
+        party.facts.syscall = Some("connect");
+    }
+    who.far = Some(if is_unix {
+        failure.target_path = Some(b"/run/fpm.sock".to_vec());
+        Far {
+            path: Some(b"/run/fpm.sock".to_vec()),
+            listener: Some(FarListener {
+                inode: 40_112,
+                listener,
+            }),
+            server: Some(Holder {
+                pid: 871,
+                comm: Some(b"php-fpm8.2".to_vec()),
+            }),
+        }
+    } else {
+        Far::default()
+    });
     (failure, who)
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     attribute::{Who, holdings::holdings},
-    event::{Address, Failure, Op},
+    event::{Address, Failure, Op, Target},
 };
 
 const SCHEMA: &str = include_str!("../../../docs/schema/turnaway-1.json");
@@ -53,6 +53,13 @@ fn all_samples() -> Vec<(Failure, Who)> {
     for reason in [Reason::QueueSynOverflow, Reason::QueueStalled] {
         samples.push(samples::of_listener(reason));
     }
+    for reason in [Reason::ConnectRefused, Reason::QueueUnixFull] {
+        samples.push(samples::of_connect(reason));
+    }
+    let (mut uring, who) = samples::of_connect(Reason::ConnectTimeout);
+    uring.key.op = Op::IoUring;
+    uring.key.target = Some(Target::Vsock { cid: 2, port: 1 });
+    samples.push((uring, who));
     samples
 }
 
@@ -288,7 +295,10 @@ fn every_field_is_documented() {
         .filter(|field| {
             let (definition, name) = field.split_once('.').expect("definition.field");
             // An object is documented by its fields.
-            let is_object = matches!(name, "parent" | "container" | "pod" | "lost" | "peer");
+            let is_object = matches!(
+                name,
+                "server" | "parent" | "container" | "pod" | "lost" | "peer"
+            );
             !is_object && !DOCUMENT.contains(&written(definition, name))
         })
         .collect();
@@ -369,6 +379,34 @@ fn a_rich_event() {
             "waited_ns": 612_000_000
         })
     );
+}
+
+#[test]
+fn a_failed_connect_has_a_target_and_names_a_listener_of_this_host_only() {
+    let (failure, who) = samples::of_connect(Reason::ConnectRefused);
+    let (event, count) = (event(&failure, &who, None), count(&failure, &who));
+    for record in [&event, &count] {
+        assert_eq!(record["syscall"], "connect");
+        assert_eq!(record["peer"], json!({"address": "10.1.2.3", "port": 5432}));
+        assert_eq!(record.get("listener"), None);
+        assert_eq!(record.get("server"), None);
+        assert_eq!(record["process"]["comm"], "pgbouncer");
+    }
+    let (failure, who) = samples::of_connect(Reason::QueueUnixFull);
+    let (event, count) = (
+        self::event(&failure, &who, None),
+        self::count(&failure, &who),
+    );
+    for record in [&event, &count] {
+        assert_eq!(record["peer"], json!({"path": "/run/fpm.sock"}));
+        assert_eq!(
+            record["listener"],
+            json!({
+                "inode": 40112, "family": "unix", "path": "/run/fpm.sock", "netns": 4_026_531_840_u32,
+            })
+        );
+        assert_eq!(record["server"], json!({"pid": 871, "comm": "php-fpm8.2"}));
+    }
 }
 
 #[test]

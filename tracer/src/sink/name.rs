@@ -1,8 +1,8 @@
 //! Short names of listeners and places, for people. Safe to show: see [`crate::text`].
 
 use crate::{
-    attribute::{Container, Identity},
-    event::{Address, Listener},
+    attribute::{Container, Identity, Who},
+    event::{Address, Key, Listener},
     record::{family_name, protocol_name, unix_name},
     text,
 };
@@ -31,6 +31,23 @@ pub fn listener(listener: &Listener) -> Option<String> {
         (Some(kind), Some(place)) => Some(format!("{kind} {place}")),
         (kind, place) => place.or(kind),
     }
+}
+
+/// What a failure is about: a listener, or `-> ` and what was to be connected to.
+#[must_use]
+pub fn about(key: &Key, listener: &Listener, who: &Who) -> Option<String> {
+    if !key.reason.is_of_connect() {
+        return self::listener(listener);
+    }
+    let target = key.target?;
+    let path = who.far.as_ref().and_then(|far| far.path.as_deref());
+    let name = self::listener(&Listener {
+        fd: None,
+        family: Some(target.family()),
+        address: target.address(path),
+        ..listener.clone()
+    })?;
+    Some(format!("-> {name}"))
 }
 
 /// The protocol, with a `6` for IPv6; the family for those without protocols.

@@ -69,7 +69,13 @@ fn group<'a>(totals: &[Failures<'a>]) -> Vec<Failures<'a>> {
     let mut index = HashMap::new();
     for total in totals {
         let key = total.key;
-        let same = (key.process, key.socket_inode, key.reason, key.errno);
+        let same = (
+            key.process,
+            key.socket_inode,
+            key.target,
+            key.reason,
+            key.errno,
+        );
         // Without a socket, the descriptor is all that tells listeners apart.
         let descriptor = total.listener.fd.filter(|_| key.socket_inode.is_none());
         let at = *index.entry((same, descriptor)).or_insert_with(|| {
@@ -115,7 +121,7 @@ fn table(
                     .errno
                     .map_or_else(unknown, |errno| errno::name(errno).into_owned()),
                 who(group),
-                name::listener(group.listener).unwrap_or_else(unknown),
+                name::about(group.key, group.listener, group.who).unwrap_or_else(unknown),
                 time(group.first_ns),
                 time(group.last_ns),
                 place(group.who),

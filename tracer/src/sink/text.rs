@@ -115,20 +115,24 @@ impl Text {
                 .map_or_else(unknown, |errno| errno::name(errno).into_owned()),
             party.map_or_else(unknown, pid),
             party.map_or_else(unknown, |party| comm(&party.facts)),
-            name::listener(listener).unwrap_or_else(unknown),
+            name::about(key, listener, who).unwrap_or_else(unknown),
             listener.queue.map_or_else(unknown, |queue| {
                 format!("{}/{}", queue.depth, queue.backlog)
             }),
             party.map_or_else(unknown, |party| descriptors(fd_used, party.facts.nofile)),
         ];
         let mut place = place(who);
+        if let Some(server) = who.far.as_ref().and_then(|far| far.server.as_ref()) {
+            let name = server.comm.as_deref().map_or_else(unknown, text::terminal);
+            // Writing to a string cannot fail.
+            let _ = write!(place, " served by {name}[{}]", server.pid);
+        }
         if let Some(waited) = failure.waited_ns {
             let how = match (key.reason, failure.ended) {
                 (_, true) => "ended after",
                 (Reason::QueueStalled, false) => "for",
                 _ => "waited",
             };
-            // Writing to a string cannot fail.
             let _ = write!(place, " {how} {}", span(waited));
         }
         if let Some(peer) = failure.peer {
@@ -147,11 +151,11 @@ impl Text {
     #[must_use]
     pub fn more(&self, failures: &Failures<'_>, more: u64, period: Duration) -> String {
         let what = format!(
-            "… and {} more {} by {} on {} {}",
+            "… and {} more {} by {} {} {}",
             self.number(more),
             failures.key.reason.code(),
             who(failures),
-            name::listener(failures.listener).unwrap_or_else(|| "an unknown listener".to_owned()),
+            about(failures),
             in_the_last(period),
         );
         self.paint(DIM, &what)
@@ -325,6 +329,16 @@ pub(super) fn who(failures: &Failures<'_>) -> String {
             }
         }
         _ => unknown(),
+    }
+}
+
+/// On what listener, or to what.
+fn about(failures: &Failures<'_>) -> String {
+    match name::about(failures.key, failures.listener, failures.who) {
+        Some(target) if failures.key.reason.is_of_connect() => target,
+        Some(listener) => format!("on {listener}"),
+        None if failures.key.reason.is_of_connect() => "to an unknown address".to_owned(),
+        None => "on an unknown listener".to_owned(),
     }
 }
 

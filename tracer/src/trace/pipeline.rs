@@ -16,9 +16,11 @@ use super::{
     output::{End, Output},
 };
 use crate::{
-    advice::{AboutListener, Advice, Advised, System, advise_listener},
+    advice::{
+        AboutConnect, AboutListener, Advice, Advised, System, advise_connect, advise_listener,
+    },
     aggregate::{Total, Totals},
-    attribute::{Adopted, Attributor, Who, holdings::Holdings},
+    attribute::{Adopted, Attributor, Far, Who, holdings::Holdings},
     event::{AF_UNIX, Address, Count, Failure, Key, Listener, Process, ProcessId},
     kernel::{attach::HookStatus, session::Losses},
     queues::Stall,
@@ -127,7 +129,9 @@ impl<'a> Pipeline<'a> {
         if self.is_of_no_matter(&failure.key) {
             return;
         }
-        let who = self.who(&mut failure.key, &mut failure.process);
+        self.totals.target(&failure);
+        let mut who = self.who(&mut failure.key, &mut failure.process);
+        who.far = self.far(&failure.key, &failure.listener, failure.monotonic_ns);
         if !self
             .options
             .filter
@@ -182,7 +186,8 @@ impl<'a> Pipeline<'a> {
         if self.is_of_no_matter(&count.key) {
             return;
         }
-        let who = self.who(&mut count.key, &mut count.process);
+        let mut who = self.who(&mut count.key, &mut count.process);
+        who.far = self.far(&count.key, &count.listener, count.last_ns);
         self.name(&mut count.listener, &count.key);
         if !self.options.filter.wants(&count.key, &count.listener, &who) {
             return;
@@ -230,7 +235,9 @@ impl<'a> Pipeline<'a> {
     /// Tries again to write what there was no room for.
     pub(super) fn write_rest(&mut self, now: Instant) {
         for (_, mut growth) in std::mem::take(&mut self.unwritten) {
-            let who = self.who(&mut growth.count.key, &mut growth.count.process);
+            let count = &mut growth.count;
+            let mut who = self.who(&mut count.key, &mut count.process);
+            who.far = self.far(&count.key, &count.listener, count.last_ns);
             self.write_growth(growth, &who, now);
         }
     }
@@ -261,6 +268,16 @@ impl<'a> Pipeline<'a> {
         }
         let identity = self.attributor.process(id, facts);
         Who::process(id, facts.clone(), identity)
+    }
+
+    /// The other end of a connection that could not be made.
+    fn far(&mut self, key: &Key, socket: &Listener, at_ns: u64) -> Option<Far> {
+        let target = key.target.filter(|_| key.reason.is_of_connect())?;
+        let path = self.totals.target_path(target);
+        Some(
+            self.attributor
+                .far(key.process?, socket.netns, target, path, at_ns),
+        )
     }
 
     /// Counts come without the names of AF_UNIX listeners: an exemplar has them, or procfs
@@ -351,11 +368,9 @@ impl<'a> Pipeline<'a> {
         let totals = totals
             .iter()
             .map(|(key, total)| {
-                (
-                    key,
-                    total,
-                    self.who(&mut { *key }, &mut total.process.clone()),
-                )
+                let mut who = self.who(&mut { *key }, &mut total.process.clone());
+                who.far = self.far(key, &total.listener, total.last_ns);
+                (key, total, who)
             })
             .collect();
         let end = End {
@@ -388,6 +403,20 @@ fn advise(
     who: &Who,
 ) -> Advice {
     let party = who.party.as_ref();
+    if key.reason.is_of_connect() {
+        return advise_connect(
+            key.reason,
+            &AboutConnect {
+                target: key.target,
+                path: who.far.as_ref().and_then(|far| far.path.as_deref()),
+                listens: who.far.as_ref().is_some_and(|far| far.listener.is_some()),
+                errno: key.errno,
+                pid: party
+                    .filter(|party| !party.identity.exited)
+                    .map(|party| party.id.pid),
+            },
+        );
+    }
     if let (Some(party), Some(errno)) = (party, key.errno) {
         return crate::advice::advise(
             key.reason,

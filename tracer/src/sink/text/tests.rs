@@ -92,6 +92,23 @@ fn header_and_event_line_up() {
 }
 
 #[test]
+fn a_failed_connect_points_at_its_target() {
+    let (failure, who) = samples::of_connect(Reason::ConnectRefused);
+    let line = plain().event(&failure, &who, None, &clock());
+    assert!(line.contains(" -> tcp 10.1.2.3:5432 "), "{line}");
+    let totals = [failures(&failure, &who, 9)];
+    let more = plain().more(&totals[0], 8, Duration::from_secs(1));
+    assert!(
+        more.contains("by pgbouncer[812] -> tcp 10.1.2.3:5432 in"),
+        "{more}"
+    );
+    let (failure, who) = samples::of_connect(Reason::QueueUnixFull);
+    let line = plain().event(&failure, &who, None, &clock());
+    assert!(line.contains(" -> unix /run/fpm.sock "), "{line}");
+    assert!(line.ends_with(" served by php-fpm8.2[871]"), "{line}");
+}
+
+#[test]
 fn unknown_is_a_dash() {
     let (failure, who) = samples::minimal();
     assert_eq!(
