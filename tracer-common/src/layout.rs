@@ -91,6 +91,8 @@ layout! {
     sock_max_ack_backlog: "sock.sk_max_ack_backlog";
     /// Packets that were dropped (TCP: by a listener).
     sock_drops: "sock.sk_drops";
+    /// Whether a task has locked it: packets must wait.
+    sock_owned: "sock.sk_lock.owned";
     /// The error that is to be told to the program, positive.
     sock_err: "sock.sk_err";
     /// IPv4 address of the other end.

@@ -158,25 +158,40 @@ fn was_counted(inode: u64, errno: u16) -> bool {
 // ---- TCP connections
 
 // `inet_sock_set_state(const struct sock *, const int oldstate, const int newstate)`: 5.10
-// to 7.2. Since 5.12 the kernel leaves out a program that an interrupt would run within itself.
-// The one that a task runs for long is therefore apart from the one that packets must run.
+// to 7.2.
+//
+// Since 5.12 the kernel leaves out a program that an interrupt would run within itself. What
+// tasks do, which interrupts may come into, and what packets and timers do are therefore two
+// programs. Each socket's change of state is for one of them: packets and timers touch no
+// socket that a task has locked.
 
-/// A connection begins.
+/// A task begins to connect, or learns of the end, or gives up.
 #[btf_tracepoint(function = "inet_sock_set_state")]
-fn connect_begun(ctx: BtfTracePointContext) -> i32 {
-    if ctx.arg::<i32>(2) == TCP_SYN_SENT {
+fn connect_by_task(ctx: BtfTracePointContext) -> i32 {
+    let (from, to): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    if to == TCP_SYN_SENT {
         asked_for(ctx.arg(0));
+    } else if from == TCP_SYN_SENT && is_owned(ctx.arg(0)) {
+        ended(&ctx, ctx.arg(0), to);
     }
     0
 }
 
-/// What was begun ends.
+/// A packet or a timer ends it.
 #[btf_tracepoint(function = "inet_sock_set_state")]
-fn connect_ended(ctx: BtfTracePointContext) -> i32 {
-    if ctx.arg::<i32>(1) == TCP_SYN_SENT {
+fn connect_by_packet(ctx: BtfTracePointContext) -> i32 {
+    if ctx.arg::<i32>(1) == TCP_SYN_SENT && !is_owned(ctx.arg(0)) {
         ended(&ctx, ctx.arg(0), ctx.arg(2));
     }
     0
+}
+
+/// Whether a task has locked the socket.
+#[inline(always)]
+fn is_owned(sk: u64) -> bool {
+    Addr::new(sk)
+        .and_then(|sk| sk.field::<u32>(offset!(sock_owned)))
+        .is_some_and(|owned| owned != 0)
 }
 
 /// The caller of connect runs: notes whose the connection is.

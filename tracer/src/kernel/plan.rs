@@ -184,10 +184,10 @@ pub struct Attachment {
 
 impl Attachment {
     /// Whether a run that the kernel leaves out may be a failure that nobody sees. It leaves
-    /// out what would interrupt the same program; a connection begins in no interrupt.
+    /// out what would interrupt the same program, and this one has nothing to do in interrupts.
     #[must_use]
     pub fn can_miss(&self) -> bool {
-        self.program != "connect_begun"
+        self.program != "connect_by_task"
     }
 }
 
@@ -323,8 +323,8 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
         }
         (HookName::ConnectAsync, Tier::Tracepoint) => {
             // The end first, as in [`pair`].
-            let mut attachments = socket_states(features, "connect_ended")?;
-            attachments.extend(socket_states(features, "connect_begun")?);
+            let mut attachments = socket_states(features, "connect_by_packet")?;
+            attachments.extend(socket_states(features, "connect_by_task")?);
             Ok(attachments)
         }
         // Functions that change a socket's state may be inlined, the tracepoint in them never.
