@@ -77,7 +77,7 @@ fn kernel_5_10() {
 fn kernel_6_1() {
     all_scenarios_pass(&Expected {
         kernel: "6.1",
-        passes: [71, 71, 71],
+        passes: [96, 96, 96],
     });
 }
 
@@ -85,7 +85,7 @@ fn kernel_6_1() {
 fn kernel_6_12() {
     all_scenarios_pass(&Expected {
         kernel: "6.12",
-        passes: [71, 71, 71],
+        passes: [96, 96, 96],
     });
 }
 
@@ -93,7 +93,7 @@ fn kernel_6_12() {
 fn kernel_newest() {
     all_scenarios_pass(&Expected {
         kernel: "newest",
-        passes: [71, 71, 71],
+        passes: [96, 96, 96],
     });
 }
 
