@@ -266,6 +266,7 @@ mod tests {
         Poll {
             namespaces: vec![Namespace {
                 inode: netns,
+                cookie: None,
                 counters: Some(TcpExt {
                     listen_overflows: overflows,
                     listen_drops: drops,

@@ -40,6 +40,7 @@ struct Known {
 /// Drops that a namespace has counted, and that no listener has been found for yet.
 #[derive(Debug)]
 struct Credit {
+    cookie: Option<u64>,
     counters: TcpExt,
     left: Left,
     /// What the last poll added.
@@ -164,7 +165,15 @@ impl Drops {
             cookies: 0,
             request_drops: 0,
         };
+        // The number of one that is gone may be another's by now: then counters begin anew.
+        let is_another = self.namespaces.get(&namespace.inode).is_some_and(|credit| {
+            credit.cookie != namespace.cookie || now.listen_drops < credit.counters.listen_drops
+        });
+        if is_another {
+            self.namespaces.remove(&namespace.inode);
+        }
         let credit = self.namespaces.entry(namespace.inode).or_insert(Credit {
+            cookie: namespace.cookie,
             // One that was not there before has begun from nothing.
             counters: if is_first { now } else { none },
             left: Left::default(),
@@ -430,6 +439,20 @@ mod tests {
         let grown = drops.closed(vec![closed], false);
         assert_eq!(told(&grown), [(1, Reason::QueueOverflow, 5)]);
         assert_eq!(grown[0].last_ns, 25);
+    }
+
+    #[test]
+    fn a_namespace_that_took_over_a_number_begins_anew() {
+        let mut drops = Drops::default();
+        let mut first = poll(counters(6, 0, 6), &[(1, 6)]);
+        first.namespaces[0].cookie = Some(1);
+        drops.poll(&first, 10);
+        let mut second = poll(counters(7, 0, 7), &[(2, 7)]);
+        second.namespaces[0].cookie = Some(2);
+        assert_eq!(
+            told(&drops.poll(&second, 20)),
+            [(2, Reason::QueueOverflow, 7)]
+        );
     }
 
     #[test]

@@ -301,6 +301,7 @@ pub(super) mod tests {
         Poll {
             namespaces: vec![Namespace {
                 inode: 99,
+                cookie: None,
                 counters: None,
                 listeners,
                 complete: true,

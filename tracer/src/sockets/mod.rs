@@ -50,6 +50,10 @@ pub struct Poll {
 pub struct Namespace {
     /// Its inode number, as in `/proc/PID/ns/net`.
     pub inode: u32,
+    /// Its cookie: unlike the inode number, never used again. `None` before Linux 5.14.
+    ///
+    /// Source: `SO_NETNS_COOKIE` of a socket of its own.
+    pub cookie: Option<u64>,
     /// Its counters, read after its listeners: never behind the listeners' `drops`. `None`
     /// where the kernel does not tell.
     pub counters: Option<TcpExt>,
@@ -186,6 +190,7 @@ fn look(inode: u32, buffer: &mut Vec<u8>) -> Namespace {
     let counters = counters::read();
     Namespace {
         inode,
+        cookie: netns::cookie(),
         counters,
         listeners: listeners.items,
         complete: listeners.problem.is_none(),

@@ -8,7 +8,7 @@ use std::{
     ffi::OsString,
     fs, io, mem,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::ffi::{OsStrExt as _, OsStringExt as _},
     },
     path::{Path, PathBuf},
@@ -128,6 +128,31 @@ impl Known {
     fn link(&self, pid: u32) -> PathBuf {
         self.root.join(format!("proc/{pid}/ns/net"))
     }
+}
+
+/// The cookie of the network namespace that this thread is in.
+pub(super) fn cookie() -> Option<u64> {
+    /// include/uapi/asm-generic/socket.h
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )
+    .ok()?;
+    let mut cookie = 0_u64;
+    let mut len = libc::socklen_t::try_from(mem::size_of::<u64>()).ok()?;
+    // SAFETY: the kernel writes at most `len` bytes to `cookie`, and the length to `len`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    (result == 0 && cookie != 0).then_some(cookie)
 }
 
 fn pids(root: &Path) -> impl Iterator<Item = u32> {
