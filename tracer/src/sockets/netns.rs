@@ -141,7 +141,7 @@ pub(super) fn cookie() -> Option<u64> {
     )
     .ok()?;
     let mut cookie = 0_u64;
-    let mut len = libc::socklen_t::try_from(mem::size_of::<u64>()).ok()?;
+    let mut len = libc::socklen_t::try_from(size_of::<u64>()).ok()?;
     // SAFETY: the kernel writes at most `len` bytes to `cookie`, and the length to `len`.
     let result = unsafe {
         libc::getsockopt(
