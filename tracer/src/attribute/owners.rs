@@ -25,7 +25,8 @@ pub struct Owners {
 /// Every process with a descriptor of the socket: those whose `/proc/PID/fd` under `root`
 /// links to `socket:[inode]`.
 ///
-/// This reads every link of every process, so it stops after `budget` with what it found.
+/// This reads every link of every process, so it stops after `budget` with what it found. It
+/// begins with the highest process ids: who holds a new socket is likely to be new itself.
 #[must_use]
 pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
     let link = format!("socket:[{inode}]");
@@ -38,15 +39,13 @@ pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
         complete: true,
         cut_off: false,
     };
-    for process in processes.filter_map(Result::ok) {
-        let Some(pid) = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        match holds(&process.path().join("fd"), link.as_bytes(), deadline) {
+    let mut pids: Vec<u32> = processes
+        .filter_map(|process| process.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable_by(|a, b| b.cmp(a));
+    for pid in pids {
+        let descriptors = root.join("proc").join(pid.to_string()).join("fd");
+        match holds(&descriptors, link.as_bytes(), deadline) {
             Some(true) => owners.pids.push(pid),
             Some(false) => {}
             None => owners.complete = false,

@@ -27,7 +27,7 @@ const OTHERS: usize = 1024;
 /// another cgroup, or exit.
 const BELIEVED: Duration = Duration::from_secs(10);
 /// Most time that a search through the descriptors of every process takes.
-const OWNER_SEARCH: Duration = Duration::from_millis(200);
+const OWNER_SEARCH: Duration = Duration::from_millis(500);
 
 /// Answers who a process is, from procfs, cgroupfs and runtimes' files.
 #[derive(Debug)]
@@ -251,8 +251,9 @@ impl Attributor {
         let accepts = acceptor.filter(|id| self.task(*id).is_some());
         let only = match owners.pids[..] {
             // A process that may not be looked into (of another user namespace, or one that
-            // is protected) may hold it too, and rarely does.
-            [pid] if !owners.cut_off => Some(pid),
+            // is protected), or that there was no time for, may hold it too, and rarely does:
+            // records say whether that is ruled out.
+            [pid] => Some(pid),
             _ => None,
         };
         let found = match accepts {

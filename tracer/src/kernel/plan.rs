@@ -187,7 +187,7 @@ impl Attachment {
     /// out what would interrupt the same program, and this one has nothing to do in interrupts.
     #[must_use]
     pub fn can_miss(&self) -> bool {
-        self.program != "connect_by_task"
+        !matches!(self.program, "connect_by_task" | "closed_tracepoint")
     }
 }
 

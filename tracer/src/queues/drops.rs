@@ -80,6 +80,8 @@ impl Drops {
     /// those of the polls between which it happened.
     pub fn poll(&mut self, poll: &Poll, now_ns: u64) -> Vec<Count> {
         let is_first = self.polls == 0;
+        // What was dropped while the poll was under way may be in it.
+        let end_ns = now_ns.saturating_add(u64::try_from(poll.took.as_nanos()).unwrap_or(0));
         self.polls += 1;
         let mut counts = Vec::new();
         for namespace in &poll.namespaces {
@@ -103,7 +105,7 @@ impl Drops {
                         inode: found.inode,
                         discarded,
                         listener: listener_of(found, namespace.inode),
-                        last_ns: now_ns,
+                        last_ns: end_ns,
                     });
                 }
             }
