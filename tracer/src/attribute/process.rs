@@ -196,7 +196,7 @@ impl Attributor {
         owners::unix_path(&self.root, id.pid, inode)
     }
 
-    /// Every process that holds a socket. Searching takes up to 200 ms, so answers are
+    /// Every process that holds a socket. Searching takes up to 500 ms, so answers are
     /// believed for a while.
     pub fn owners(&mut self, inode: u64) -> Owners {
         if let Some(owners) = self.owners.get(&inode)
