@@ -18,8 +18,6 @@ pub struct Owners {
     pub pids: Vec<u32>,
     /// Every process was looked at: there are no others.
     pub complete: bool,
-    /// The budget ran out: others are likely.
-    pub cut_off: bool,
 }
 
 /// Every process with a descriptor of the socket: those whose `/proc/PID/fd` under `root`
@@ -37,7 +35,6 @@ pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
     let mut owners = Owners {
         pids: Vec::new(),
         complete: true,
-        cut_off: false,
     };
     let mut pids: Vec<u32> = processes
         .filter_map(|process| process.ok()?.file_name().to_str()?.parse().ok())
@@ -52,7 +49,6 @@ pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
         }
         if Instant::now() > deadline {
             owners.complete = false;
-            owners.cut_off = true;
             break;
         }
     }
@@ -215,8 +211,7 @@ mod tests {
             owners_of_socket(root.path(), 77, BUDGET),
             Owners {
                 pids: vec![21, 900],
-                complete: true,
-                cut_off: false
+                complete: true
             }
         );
     }
