@@ -41,6 +41,8 @@ struct Known {
 #[derive(Debug)]
 struct Credit {
     cookie: Option<u64>,
+    /// The poll that saw it first.
+    first: u64,
     counters: TcpExt,
     left: Left,
     /// What the last poll added.
@@ -109,7 +111,7 @@ impl Drops {
                     });
                 }
             }
-            self.share(namespace.inode, &grown, &mut counts);
+            self.share(namespace.inode, &grown, false, &mut counts);
         }
         // One that is closed is handed to `closed`, which is called after each poll.
         let oldest = self.polls.saturating_sub(2);
@@ -150,7 +152,7 @@ impl Drops {
         }
         let mut counts = Vec::new();
         for (netns, grown) in namespaces {
-            self.share(netns, &grown, &mut counts);
+            self.share(netns, &grown, true, &mut counts);
         }
         counts
     }
@@ -176,6 +178,7 @@ impl Drops {
         }
         let credit = self.namespaces.entry(namespace.inode).or_insert(Credit {
             cookie: namespace.cookie,
+            first: self.polls,
             // One that was not there before has begun from nothing.
             counters: if is_first { now } else { none },
             left: Left::default(),
@@ -196,8 +199,14 @@ impl Drops {
     }
 
     /// Shares what a namespace has counted among the listeners that discarded something.
-    fn share(&mut self, netns: u32, grown: &[Grown], counts: &mut Vec<Count>) {
-        let Some(credit) = self.namespaces.get_mut(&netns) else {
+    fn share(&mut self, netns: u32, grown: &[Grown], closed: bool, counts: &mut Vec<Count>) {
+        let newest = self.polls;
+        let credit = self.namespaces.get_mut(&netns).filter(|credit| {
+            // One that has just come, and has dropped nothing, took over the number of the one
+            // that the closed listener was in.
+            !closed || credit.first < newest || credit.left.drops > 0
+        });
+        let Some(credit) = credit else {
             // A namespace that came and went between two polls: nobody saw its counters.
             for grown in grown {
                 let is_full = grown
@@ -455,6 +464,24 @@ mod tests {
             told(&drops.poll(&second, 20)),
             [(2, Reason::QueueOverflow, 7)]
         );
+    }
+
+    #[test]
+    fn a_listener_s_namespace_may_be_gone_and_its_number_another_s() {
+        let mut drops = Drops::default();
+        let mut first = poll_of(Vec::new());
+        first.namespaces.clear();
+        drops.poll(&first, 10);
+        let closed = Closed {
+            inode: 1,
+            monotonic_ns: 15,
+            drops: 5,
+            listener: listener_of(&listener(1, 4), 99),
+        };
+        drops.poll(&poll(counters(0, 0, 0), &[(2, 0)]), 20);
+        let grown = drops.closed(vec![closed], false);
+        assert_eq!(told(&grown), [(1, Reason::QueueOverflow, 5)]);
+        assert!(grown[0].approximate);
     }
 
     #[test]
