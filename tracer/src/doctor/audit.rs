@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use turnaway_common::Reason;
 
@@ -17,7 +16,7 @@ use crate::{
     event::{Count, Tier},
     kernel::session::{Options, Session},
     queues::Drops,
-    sockets::{Namespace, Poll, Poller, TcpExt},
+    sockets::{Namespace, Poll, Poller, TcpExt, monotonic_ns},
 };
 
 /// The reasons whose counts must add up to the kernel's.
@@ -250,12 +249,6 @@ fn add(counted: &mut HashMap<u32, Numbers>, counts: &[Count]) {
             _ => {}
         }
     }
-}
-
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    // Neither is negative.
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -56,6 +56,18 @@ pub struct Attacher<'a> {
     pub tracefs: Option<PathBuf>,
 }
 
+/// Loads a program, puts it in its place and keeps the link. aya has a type for each kind of
+/// program, all of which have these calls.
+macro_rules! place {
+    ($target:ident, $program:ident.load($($load:expr),*).attach($($attach:expr),*)) => {{
+        once_loaded($program.load($($load),*)).map_err(|error| load_error($target, &error))?;
+        let id = $program
+            .attach($($attach),*)
+            .map_err(|error| attach_error($target, &error))?;
+        Link::Aya(Box::new($program.take_link(id)?))
+    }};
+}
+
 impl Attacher<'_> {
     /// Attaches every hook in the best way that works.
     pub fn attach(&mut self, plans: Vec<HookPlan>) -> (Attached, Vec<HookStatus>) {
@@ -112,35 +124,16 @@ impl Attacher<'_> {
         let target = &attachment.target;
         let link = match (program, target) {
             (Program::FEntry(program), Target::Fentry(function)) => {
-                once_loaded(program.load(function, self.btf))
-                    .map_err(|error| load_error(target, &error))?;
-                let id = program
-                    .attach()
-                    .map_err(|error| attach_error(target, &error))?;
-                Link::Aya(Box::new(program.take_link(id)?))
+                place!(target, program.load(function, self.btf).attach())
             }
             (Program::FExit(program), Target::Fexit(function)) => {
-                once_loaded(program.load(function, self.btf))
-                    .map_err(|error| load_error(target, &error))?;
-                let id = program
-                    .attach()
-                    .map_err(|error| attach_error(target, &error))?;
-                Link::Aya(Box::new(program.take_link(id)?))
+                place!(target, program.load(function, self.btf).attach())
             }
             (Program::BtfTracePoint(program), Target::BtfTracepoint(tracepoint)) => {
-                once_loaded(program.load(tracepoint, self.btf))
-                    .map_err(|error| load_error(target, &error))?;
-                let id = program
-                    .attach()
-                    .map_err(|error| attach_error(target, &error))?;
-                Link::Aya(Box::new(program.take_link(id)?))
+                place!(target, program.load(tracepoint, self.btf).attach())
             }
             (Program::TracePoint(program), Target::Tracepoint(category, event)) => {
-                once_loaded(program.load()).map_err(|error| load_error(target, &error))?;
-                let id = program
-                    .attach(category, event)
-                    .map_err(|error| attach_error(target, &error))?;
-                Link::Aya(Box::new(program.take_link(id)?))
+                place!(target, program.load().attach(category, event))
             }
             (Program::KProbe(program), Target::Kretprobe(function)) => {
                 once_loaded(program.load()).map_err(|error| load_error(target, &error))?;
@@ -154,19 +147,12 @@ impl Attacher<'_> {
                     // Fewer calls can be followed at once, and misses are not listed.
                     Err(why) => {
                         log::warn!("{target}: {why:#}; following few blocked calls only");
-                        let id = program
-                            .attach(function, 0)
-                            .map_err(|error| attach_error(target, &error))?;
-                        Link::Aya(Box::new(program.take_link(id)?))
+                        place!(target, program.load().attach(function, 0))
                     }
                 }
             }
             (Program::KProbe(program), Target::Kprobe(function)) => {
-                once_loaded(program.load()).map_err(|error| load_error(target, &error))?;
-                let id = program
-                    .attach(function, 0)
-                    .map_err(|error| attach_error(target, &error))?;
-                Link::Aya(Box::new(program.take_link(id)?))
+                place!(target, program.load().attach(function, 0))
             }
             _ => return Err(anyhow!("the program {name} is not one for {target}")),
         };

@@ -10,6 +10,9 @@ use crate::{
     sockets::{Poll, Waiting},
 };
 
+/// Most ports that are looked at: for each, the kernel goes through all its connections.
+const SUSPECTS: usize = 32;
+
 /// What hooks know of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
@@ -84,6 +87,12 @@ impl Stalls {
         let mut told = Vec::new();
         let mut seen = HashMap::new();
         for namespace in &poll.namespaces {
+            let mut sharing: HashMap<Suspect, u32> = HashMap::new();
+            for listener in &namespace.listeners {
+                if let Some(suspect) = suspect_of(namespace.inode, listener.address.as_ref()) {
+                    *sharing.entry(suspect).or_default() += 1;
+                }
+            }
             for found in namespace.listeners.iter().filter(|found| found.depth > 0) {
                 let mut queue = self
                     .queues
@@ -100,17 +109,7 @@ impl Stalls {
                     });
                 let oldest = suspect_of(namespace.inode, found.address.as_ref())
                     // Listeners that share a port cannot be told apart by what waits there.
-                    .filter(|suspect| {
-                        namespace
-                            .listeners
-                            .iter()
-                            .filter(|other| {
-                                suspect_of(namespace.inode, other.address.as_ref())
-                                    == Some(*suspect)
-                            })
-                            .count()
-                            == 1
-                    })
+                    .filter(|suspect| sharing.get(suspect) == Some(&1))
                     .and_then(|suspect| waiting.get(&suspect)?.first());
                 // Hooks do not see every way of accepting; that the oldest stays is sure.
                 let same_oldest =
@@ -189,7 +188,8 @@ impl Stalls {
         (lasts >= self.after && same_oldest).then_some(since)
     }
 
-    /// Ports to look at with the next poll.
+    /// Ports to look at with the next poll, not more than are looked at quickly: a queue that
+    /// is not among them is told by the hooks alone.
     #[must_use]
     pub fn suspects(&self, poll: &Poll) -> Vec<Suspect> {
         let mut suspects: Vec<Suspect> = poll
@@ -205,6 +205,7 @@ impl Stalls {
             .collect();
         suspects.sort_by_key(|suspect| (suspect.netns, suspect.port));
         suspects.dedup();
+        suspects.truncate(SUSPECTS);
         suspects
     }
 

@@ -10,12 +10,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     queues::Suspect,
-    sockets::{Poll, Poller, Waiting},
+    sockets::{Poll, Poller, Waiting, monotonic_ns},
 };
 
 /// What was found, and when.
@@ -127,10 +126,4 @@ fn work(asked: &Receiver<Vec<Suspect>>, answer: &UnboundedSender<Look>) {
             return;
         }
     }
-}
-
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    // Neither is negative.
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
