@@ -181,6 +181,32 @@ pub struct Summary {
     pub other: u64,
     pub lost: Lost,
     pub hooks: Vec<Hook>,
+    #[serde(default)]
+    pub listeners: Vec<Listening>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[expect(missing_docs, reason = "docs/records.md")]
+pub struct Listening {
+    pub listener: Listener,
+    pub pid: Option<u32>,
+    pub accepted: Option<u64>,
+    pub cookies: Option<u64>,
+    pub waited: Option<Waited>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[expect(missing_docs, reason = "docs/records.md")]
+pub struct Waited {
+    pub max_ns: u64,
+    pub histogram: Vec<Slot>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[expect(missing_docs, reason = "docs/records.md")]
+pub struct Slot {
+    pub below_ns: u64,
+    pub count: u64,
 }
 
 /// `missed` is null where the kernel does not tell.

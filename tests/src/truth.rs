@@ -21,6 +21,22 @@ pub struct Tally {
     pub failures: Vec<Failures>,
     /// Accepts that succeeded.
     pub accepted: u64,
+    /// What went well at listeners that are to be looked at.
+    #[serde(default)]
+    pub listening: Vec<Listening>,
+}
+
+/// What went well at a listener.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Listening {
+    /// Inode number of its socket.
+    pub inode: u64,
+    /// Connections that were accepted.
+    pub accepted: u64,
+    /// How many of those waited at least this long, nanoseconds, and how many did not.
+    pub waited: Option<(u64, u64, u64)>,
+    /// SYN cookies that were sent.
+    pub cookies: u64,
 }
 
 /// Failures that are counted together.

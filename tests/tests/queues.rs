@@ -92,6 +92,12 @@ fn ask(port: u16, tally: &Tally) {
     }
 }
 
+fn watching_for_abandoned(port: u16) -> Live {
+    let port = port.to_string();
+    let arguments = ["--reason", "queue.abandoned", "-P", &port];
+    Live::start(&tracer::binary().unwrap(), &arguments).unwrap()
+}
+
 fn abandoned(records: &Records) -> u64 {
     records
         .summary
@@ -126,12 +132,7 @@ fn reloads_of_haproxy_lose_as_many_connections_as_their_clients_say() {
         Foreground::start(&mut command, port).unwrap()
     };
     let mut server = start(None);
-    let words = port.to_string();
-    let turnaway = Live::start(
-        &tracer::binary().unwrap(),
-        &["--reason", "queue.abandoned", "-P", &words],
-    )
-    .unwrap();
+    let turnaway = watching_for_abandoned(port);
     let load = Load::start(port);
     for _ in 0..10 {
         load.wait_for(200);
@@ -189,12 +190,7 @@ fn an_upgrade_of_nginx_loses_nothing_and_both_sides_say_so() {
     assert!(status.success());
     wait::until_true("nginx to listen", || Ok(!listeners(port)?.is_empty())).unwrap();
     let old = wait::until("nginx's pid", || Ok(pid_in("pid"))).unwrap();
-    let words = port.to_string();
-    let turnaway = Live::start(
-        &tracer::binary().unwrap(),
-        &["--reason", "queue.abandoned", "-P", &words],
-    )
-    .unwrap();
+    let turnaway = watching_for_abandoned(port);
     let load = Load::start(port);
     load.wait_for(500);
     sys::kill(old, libc::SIGUSR2).unwrap();

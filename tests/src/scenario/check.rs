@@ -67,6 +67,7 @@ pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<S
             fields(&mut found, kind, &truth, key, scope);
         }
     }
+    listening(&mut found, tally, records, scope);
     for truth in &tally.failures {
         let of_truth = |keys: &[Key]| -> Vec<u64> {
             keys.iter()
@@ -99,6 +100,44 @@ pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<S
         }
     }
     found
+}
+
+/// What went well at the listeners that are to be looked at.
+fn listening(found: &mut Vec<String>, tally: &Tally, records: &Records, scope: &Scope<'_>) {
+    for truth in &tally.listening {
+        let told = records
+            .summary
+            .listeners
+            .iter()
+            .find(|one| one.listener.inode == Some(truth.inode));
+        let mut compare = Compare {
+            found,
+            what: format!("listener {}", truth.inode),
+        };
+        // Queues that are polled do not tell whose the cookies were.
+        let cookies = (scope.tier != "tracepoint").then_some(truth.cookies);
+        let Some(told) = told else {
+            // Nothing of it that a hook could see.
+            let nothing = truth.accepted + cookies.unwrap_or(0) == 0;
+            compare.holds("it is in the summary", nothing, &truth);
+            continue;
+        };
+        compare.same("accepted", &Some(truth.accepted), &told.accepted);
+        compare.same("cookies", &cookies, &told.cookies);
+        if let Some((least, longer, shorter)) = truth.waited {
+            let slots = || told.waited.iter().flat_map(|waited| &waited.histogram);
+            // A slot goes up to its bound: one that ends below it holds none that waited so long.
+            let below: u64 = slots()
+                .filter(|slot| slot.below_ns <= least)
+                .map(|slot| slot.count)
+                .sum();
+            let all: u64 = slots().map(|slot| slot.count).sum();
+            compare.same("waited shorter", &shorter, &below);
+            compare.same("waited longer", &longer, &(all - below));
+            let longest = told.waited.as_ref().map(|waited| waited.max_ns);
+            compare.holds("the longest", longest >= Some(least), &longest);
+        }
+    }
 }
 
 /// What was lost, where nothing may be.
@@ -349,6 +388,7 @@ mod tests {
                 count,
             )],
             accepted: 0,
+            ..Tally::default()
         }
     }
 

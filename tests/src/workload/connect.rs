@@ -101,6 +101,7 @@ fn tally(process: &Process, failures: Vec<Failures>) -> Tally {
         pids: vec![process.pid],
         failures,
         accepted: 0,
+        ..Tally::default()
     }
 }
 

@@ -25,6 +25,7 @@ pub fn by_seccomp(stage: &mut Stage) -> Result<()> {
             Failures::new(process, listening.truth(0), Call::Accept4, errno, 12).at_limit(limit),
         ],
         accepted: 0,
+        ..Tally::default()
     })
 }
 
@@ -70,6 +71,7 @@ pub fn by_security_module(stage: &mut Stage) -> Result<()> {
         pids: vec![process.pid],
         failures,
         accepted: 1,
+        ..Tally::default()
     })
 }
 

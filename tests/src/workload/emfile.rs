@@ -36,6 +36,7 @@ pub fn at_limit(
             ..Failures::new(process, listening.truth(clients), call, errno, count).at_limit(limit)
         }],
         accepted: 0,
+        ..Tally::default()
     })
 }
 
@@ -97,6 +98,7 @@ pub fn lowest_free_number(stage: &mut Stage) -> Result<()> {
             Failures::new(process, listening.truth(1), Call::Accept4, errno, 1).at_limit(LIMIT),
         ],
         accepted: 1,
+        ..Tally::default()
     })
 }
 
@@ -133,6 +135,7 @@ pub fn blocked(stage: &mut Stage) -> Result<()> {
         pids: vec![process.pid],
         failures: Vec::new(),
         accepted: 1,
+        ..Tally::default()
     })
 }
 
@@ -164,6 +167,7 @@ pub fn spin(stage: &mut Stage) -> Result<()> {
             Failures::new(process, listening.truth(1), Call::Accept4, errno, count).at_limit(LIMIT),
         ],
         accepted: 0,
+        ..Tally::default()
     })
 }
 
@@ -186,5 +190,6 @@ pub fn many_listeners(stage: &mut Stage) -> Result<()> {
         pids: vec![process.pid],
         failures,
         accepted: 0,
+        ..Tally::default()
     })
 }

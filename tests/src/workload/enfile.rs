@@ -70,5 +70,6 @@ pub fn system_table(stage: &mut Stage) -> Result<()> {
             .at_limit(limit),
         ],
         accepted: 0,
+        ..Tally::default()
     })
 }

@@ -47,6 +47,7 @@ fn one(process: Process, listening: &Listening, queue: u32, limit: u64, count: u
                 .at_limit(limit),
         ],
         accepted: 0,
+        ..Tally::default()
     }
 }
 

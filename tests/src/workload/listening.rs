@@ -273,6 +273,11 @@ impl Listening {
         }
     }
 
+    /// The same for several clients.
+    pub fn begin_many(&self, count: usize) -> Result<Vec<OwnedFd>> {
+        (0..count).map(|_| self.begin()).collect()
+    }
+
     /// Connects a client that may be accepted at once.
     pub fn queue_up_any(&self) -> Result<OwnedFd> {
         let client = self.client()?;

@@ -29,6 +29,7 @@ fn misuse(
             Failures::new(process, listener, Call::Accept4, errno, count).at_limit(limit),
         ],
         accepted: 0,
+        ..Tally::default()
     })
 }
 
@@ -160,6 +161,7 @@ pub fn shut_down_while_waiting(stage: &mut Stage) -> Result<()> {
             .at_limit(limit),
         ],
         accepted: 0,
+        ..Tally::default()
     })
 }
 
@@ -182,5 +184,6 @@ pub fn bad_address(stage: &mut Stage) -> Result<()> {
                 .taking(),
         ],
         accepted: 0,
+        ..Tally::default()
     })
 }

@@ -20,6 +20,7 @@ fn no_failures(stage: &mut Stage, process: &Process, accepted: u64) -> Result<()
         pids: vec![process.pid],
         failures: Vec::new(),
         accepted,
+        ..Tally::default()
     })
 }
 

@@ -95,6 +95,7 @@ fn tally(failures: Vec<Failures>) -> Tally {
         pids: failures.iter().map(|one| one.process.pid).collect(),
         failures,
         accepted: 0,
+        ..Tally::default()
     }
 }
 

@@ -11,7 +11,7 @@ use super::full::Full;
 use super::listening::{Listening, queued_connections};
 use super::{Stage, fail};
 use crate::sys::{self, Call, SockAddr};
-use crate::truth::{Failures, Process, Tally};
+use crate::truth::{Failures, Listening as Listened, Process, Tally};
 use crate::wait;
 
 /// Counters of the calling thread's network namespace.
@@ -96,6 +96,7 @@ fn one_failure(stage: &mut Stage, process: &Process, failure: Failures) -> Resul
         pids: vec![process.pid],
         failures: vec![failure],
         accepted: 0,
+        ..Tally::default()
     })
 }
 
@@ -123,9 +124,7 @@ fn syn_overflow_of(stage: &mut Stage, listening: &Listening, address: &str) -> R
     let process = Process::current()?;
     stage.ready()?;
     let before = Counters::read()?;
-    let clients = (0..5)
-        .map(|_| listening.begin())
-        .collect::<Result<Vec<_>>>()?;
+    let clients = listening.begin_many(5)?;
     let peers = names(&clients, address)?;
     // The last comes when one of them tries again: packets are counted, not clients.
     wait_for_overflows(before, 6)?;
@@ -245,15 +244,11 @@ pub fn syn_backlog(stage: &mut Stage) -> Result<()> {
 fn flood(stage: &mut Stage, backlog: u32, requests: usize) -> Result<()> {
     let listening = Listening::tcp4(backlog)?;
     sys::defer_accept(listening.socket(), 60)?;
-    let begun = (0..requests)
-        .map(|_| listening.begin())
-        .collect::<Result<Vec<_>>>()?;
+    let begun = listening.begin_many(requests)?;
     let process = Process::current()?;
     stage.ready()?;
     let before = Counters::read()?;
-    let clients = (0..5)
-        .map(|_| listening.begin())
-        .collect::<Result<Vec<_>>>()?;
+    let clients = listening.begin_many(5)?;
     let peers = names(&clients, "127.0.0.1")?;
     wait::until_true("drops", || Ok(Counters::read()?.since(before).drops >= 5))?;
     drop(clients);
@@ -286,9 +281,7 @@ pub fn cookies(stage: &mut Stage) -> Result<()> {
     set("tcp_syncookies", "1")?;
     let listening = Listening::tcp4(4)?;
     sys::defer_accept(listening.socket(), 60)?;
-    let _begun = (0..4)
-        .map(|_| listening.begin())
-        .collect::<Result<Vec<_>>>()?;
+    let _begun = listening.begin_many(4)?;
     let process = Process::current()?;
     stage.ready()?;
     let before = Counters::read()?;
@@ -304,6 +297,11 @@ pub fn cookies(stage: &mut Stage) -> Result<()> {
         pids: vec![process.pid],
         failures: Vec::new(),
         accepted: 0,
+        listening: vec![Listened {
+            inode: listening.truth(0).inode.context("no inode")?,
+            cookies: counted.cookies,
+            ..Listened::default()
+        }],
     })
 }
 
@@ -348,9 +346,7 @@ pub fn closed_at_once(stage: &mut Stage) -> Result<()> {
         let listening = Listening::tcp4(2)?;
         let _queued = listening.queue_up(3)?;
         let before = Counters::read()?;
-        let _clients = (0..5)
-            .map(|_| listening.begin())
-            .collect::<Result<Vec<_>>>()?;
+        let _clients = listening.begin_many(5)?;
         wait_for_overflows(before, 5)?;
         let counted = Counters::read()?.since(before);
         let truth = serde_json::to_vec(&(
@@ -375,6 +371,7 @@ pub fn closed_at_once(stage: &mut Stage) -> Result<()> {
         pids: vec![own.pid, pid, 0],
         failures: vec![failure],
         accepted: 0,
+        ..Tally::default()
     })
 }
 
@@ -417,7 +414,17 @@ pub fn slow(stage: &mut Stage) -> Result<()> {
         nanos(waited.saturating_sub(2 * JIFFY))?,
         nanos(at_most + 2 * JIFFY)?,
     ));
-    one_failure(stage, &process, failure)
+    stage.report(&Tally {
+        pids: vec![process.pid],
+        failures: vec![failure],
+        accepted: 3,
+        listening: vec![Listened {
+            inode: listening.truth(0).inode.context("no inode")?,
+            accepted: 3,
+            waited: Some((nanos(waited.saturating_sub(2 * JIFFY))?, 2, 1)),
+            ..Listened::default()
+        }],
+    })
 }
 
 /// Connections wait, and nobody accepts for a while, then somebody does.
@@ -534,9 +541,7 @@ pub fn prefork(stage: &mut Stage) -> Result<()> {
     unistd_read(&reader, &mut [0])?;
     let _queued = listening.queue_up(3)?;
     let before = Counters::read()?;
-    let clients = (0..5)
-        .map(|_| listening.begin())
-        .collect::<Result<Vec<_>>>()?;
+    let clients = listening.begin_many(5)?;
     wait_for_overflows(before, 5)?;
     drop(clients);
     let counted = Counters::read()?.since(before);
@@ -551,6 +556,7 @@ pub fn prefork(stage: &mut Stage) -> Result<()> {
         pids: vec![master.pid, acceptor.pid],
         failures: vec![failure],
         accepted: 1,
+        ..Tally::default()
     })?;
     unistd_write(&end, b"!")?;
     worker.wait()
@@ -581,5 +587,6 @@ pub fn listener_closed(stage: &mut Stage) -> Result<()> {
             closed,
         ],
         accepted: 0,
+        ..Tally::default()
     })
 }

@@ -134,6 +134,7 @@ fn report(
         pids: vec![process.pid],
         failures,
         accepted,
+        ..Tally::default()
     })
 }
 

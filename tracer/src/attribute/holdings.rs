@@ -272,4 +272,21 @@ fn most_first<T: Ord + Hash>(counts: HashMap<T, u64>) -> Vec<(T, u64)> {
 }
 
 #[cfg(test)]
+impl SocketGroup {
+    /// So many sockets of which only the state is known.
+    pub(crate) fn of_tcp(state: Option<&'static str>, count: u64) -> Self {
+        Self {
+            family: Family::Inet,
+            protocol: Some("tcp"),
+            state,
+            remote: None,
+            local_port: None,
+            path: None,
+            peers: 0,
+            count,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests;

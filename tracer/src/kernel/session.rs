@@ -265,6 +265,14 @@ impl Session {
             .collect()
     }
 
+    /// Whether a hook is in place.
+    #[must_use]
+    pub fn is_hooked(&self, name: HookName) -> bool {
+        self.hooks
+            .iter()
+            .any(|hook| hook.hook == name && hook.attached.is_some())
+    }
+
     /// Whether queues are seen by asking for them, not by hooks.
     #[must_use]
     pub fn polls_queues(&self) -> bool {

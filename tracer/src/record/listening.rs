@@ -23,12 +23,21 @@ pub struct Listening {
     pub acceptor: Option<ProcessId>,
     /// Whose it is.
     pub who: Who,
-    /// Connections that were accepted.
-    pub accepted: u64,
-    /// SYN cookies that were sent.
-    pub cookies: u64,
+    /// Connections that were accepted; `None` where no hook sees them.
+    pub accepted: Option<u64>,
+    /// SYN cookies that were sent; `None` where no hook sees them.
+    pub cookies: Option<u64>,
     /// How long connections waited in the queue.
     pub waited: Option<Waits>,
+}
+
+/// What hooks see of listeners: what they do not, is unknown, and not none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Connections that are accepted.
+    pub accepts: bool,
+    /// SYN cookies.
+    pub cookies: bool,
 }
 
 /// A histogram of waits.
@@ -41,10 +50,10 @@ pub struct Waits {
 }
 
 impl Listening {
-    /// Decodes what the kernel side counted; `jiffy` is its unit of time, without which waits
-    /// are unknown.
+    /// Decodes what the kernel side counted, as far as hooks `see` it; `jiffy` is its unit of
+    /// time, without which waits are unknown.
     #[must_use]
-    pub fn new(inode: u64, stats: &ListenerStats, jiffy: Option<Duration>) -> Self {
+    pub fn new(inode: u64, stats: &ListenerStats, see: Seen, jiffy: Option<Duration>) -> Self {
         Self {
             inode,
             listener: Listener::decode(&stats.listener),
@@ -53,8 +62,8 @@ impl Listening {
                 start_boottime_ns: stats.acceptor_start_ns,
             }),
             who: Who::default(),
-            accepted: stats.accepted,
-            cookies: stats.cookies,
+            accepted: see.accepts.then_some(stats.accepted),
+            cookies: see.cookies.then_some(stats.cookies),
             waited: jiffy.and_then(|jiffy| Waits::new(stats, jiffy)),
         }
     }
@@ -98,8 +107,10 @@ pub struct ListeningFields {
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     comm: Option<String>,
-    accepted: u64,
-    cookies: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cookies: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waited: Option<WaitFields>,
 }

@@ -18,7 +18,7 @@ pub use key::{
     PodFields, ProcessFields, family_name, protocol_name, unix_name,
 };
 pub use lines::{CountRecord, Event, Summary, SummaryTotal};
-pub use listening::{Listening, ListeningFields, SlotFields, WaitFields, Waits};
+pub use listening::{Listening, ListeningFields, Seen, SlotFields, WaitFields, Waits};
 
 /// Name and version of the records' schema.
 pub const SCHEMA: &str = "turnaway/1";

@@ -306,8 +306,8 @@ pub(crate) fn listening() -> Listening {
         listener: failure.listener,
         acceptor: Some(PROCESS),
         who,
-        accepted: 12_000,
-        cookies: 3,
+        accepted: Some(12_000),
+        cookies: Some(3),
         waited: Some(Waits {
             slots: vec![
                 (Duration::from_millis(4), 11_000),

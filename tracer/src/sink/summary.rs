@@ -160,7 +160,7 @@ fn listeners(text: &Text, run: &Run<'_>, lines: &mut Vec<String>) {
         .listeners
         .iter()
         .filter(|one| {
-            one.cookies > 0
+            one.cookies.is_some_and(|cookies| cookies > 0)
                 || one
                     .waited
                     .as_ref()
@@ -169,7 +169,10 @@ fn listeners(text: &Text, run: &Run<'_>, lines: &mut Vec<String>) {
         .take(LISTENERS);
     for one in of_note {
         let name = name::listener(&one.listener).unwrap_or_else(unknown);
-        let mut line = format!("{name}: {} accepted", text.number(one.accepted));
+        let accepted = one
+            .accepted
+            .map_or_else(unknown, |accepted| text.number(accepted));
+        let mut line = format!("{name}: {accepted} accepted");
         if let Some(waits) = &one.waited {
             let [half, most, longest] = [waits.below(50), waits.below(99), waits.longest]
                 .map(|wait| span(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)));
@@ -179,8 +182,8 @@ fn listeners(text: &Text, run: &Run<'_>, lines: &mut Vec<String>) {
                 "; waits in the queue: half below {half}, 99 % below {most}, longest {longest}"
             );
         }
-        if one.cookies > 0 {
-            let _ = write!(line, "; {} SYN cookies sent", text.number(one.cookies));
+        if let Some(cookies) = one.cookies.filter(|cookies| *cookies > 0) {
+            let _ = write!(line, "; {} SYN cookies sent", text.number(cookies));
         }
         lines.push(line);
     }

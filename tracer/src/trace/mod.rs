@@ -33,6 +33,7 @@ use crate::{
         words,
     },
     queues::{Drops, Served, Stalls, Suspect},
+    record::Seen,
 };
 
 /// Between two looks at least.
@@ -166,10 +167,7 @@ impl<'a> Run<'a> {
                 watch: Watch::start()?,
                 drops: polls.then(Drops::default),
                 stalls: Stalls::new(options.stalled),
-                accepts_are_seen: session
-                    .hooks()
-                    .iter()
-                    .any(|hook| hook.hook == HookName::Accepted && hook.attached.is_some()),
+                accepts_are_seen: session.is_hooked(HookName::Accepted),
                 suspects: Vec::new(),
                 due: Instant::now() + READING,
             })
@@ -343,6 +341,10 @@ impl<'a> Run<'a> {
                 None => log::warn!("the last look at queues took too long: totals may be too low"),
             }
         }
+        let see = Seen {
+            accepts: self.session.is_hooked(HookName::Accepted),
+            cookies: self.session.is_hooked(HookName::ListenQueue) && !self.session.polls_queues(),
+        };
         let listeners = self.session.listeners();
         self.session.detach()?;
         self.counts()?;
@@ -354,6 +356,6 @@ impl<'a> Run<'a> {
         }
         let losses = self.session.losses()?;
         self.pipeline
-            .finish(losses, self.session.hooks(), listeners, self.jiffy)
+            .finish(losses, self.session.hooks(), listeners, see, self.jiffy)
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     event::{AF_UNIX, Address, Count, Failure, Key, Listener, Process, ProcessId},
     kernel::{attach::HookStatus, session::Losses},
     queues::Stall,
-    record::{Clock, Listening},
+    record::{Clock, Listening, Seen},
     sink::stdout::Stdout,
 };
 
@@ -326,10 +326,11 @@ impl<'a> Pipeline<'a> {
         losses: Losses,
         hooks: &[HookStatus],
         listeners: Vec<(u64, ListenerStats)>,
+        see: Seen,
         jiffy: Option<Duration>,
     ) -> Result<()> {
         self.lost_lines += self.unwritten.len() as u64;
-        let listeners = self.listening(listeners, jiffy);
+        let listeners = self.listening(listeners, see, jiffy);
         let summary = self.summary(losses, hooks, &listeners);
         self.must(summary);
         self.stdout.finish(FAREWELL)
@@ -339,11 +340,12 @@ impl<'a> Pipeline<'a> {
     fn listening(
         &mut self,
         listeners: Vec<(u64, ListenerStats)>,
+        see: Seen,
         jiffy: Option<Duration>,
     ) -> Vec<Listening> {
         let mut listening: Vec<Listening> = listeners
             .into_iter()
-            .map(|(inode, stats)| Listening::new(inode, &stats, jiffy))
+            .map(|(inode, stats)| Listening::new(inode, &stats, see, jiffy))
             .collect();
         listening.sort_by_key(|one| (Reverse(one.accepted), one.inode));
         let filter = &self.options.filter;

@@ -8,19 +8,6 @@ use crate::attribute::holdings::{Family, Holdings, Kind, SocketGroup};
 const SCHEMA: &str = include_str!("../../../../docs/schema/turnaway-1.json");
 const DOCUMENT: &str = include_str!("../../../../docs/records.md");
 
-fn group(state: Option<&'static str>, count: u64) -> SocketGroup {
-    SocketGroup {
-        family: Family::Inet,
-        protocol: Some("tcp"),
-        state,
-        remote: None,
-        local_port: None,
-        path: None,
-        peers: 0,
-        count,
-    }
-}
-
 /// Holdings with every field that there is.
 fn rich() -> Holdings {
     Holdings {
@@ -30,23 +17,23 @@ fn rich() -> Holdings {
         groups: vec![
             SocketGroup {
                 remote: Some(SocketAddr::from(([10, 1, 2, 3], 5_432))),
-                ..group(Some("ESTABLISHED"), 812)
+                ..SocketGroup::of_tcp(Some("ESTABLISHED"), 812)
             },
             SocketGroup {
                 local_port: Some(6_432),
                 peers: 3,
-                ..group(Some("CLOSE_WAIT"), 190)
+                ..SocketGroup::of_tcp(Some("CLOSE_WAIT"), 190)
             },
             SocketGroup {
                 family: Family::Unix,
                 protocol: None,
                 path: Some(b"\0evil\xff\n\x1b".to_vec()),
-                ..group(Some("ESTABLISHED"), 3)
+                ..SocketGroup::of_tcp(Some("ESTABLISHED"), 3)
             },
             SocketGroup {
                 family: Family::Other,
                 protocol: None,
-                ..group(None, 1)
+                ..SocketGroup::of_tcp(None, 1)
             },
         ],
         files: vec![(b"/var/log/x\xff\n".to_vec(), 3)],
@@ -59,7 +46,7 @@ fn many() -> Holdings {
         .rev()
         .map(|count| SocketGroup {
             remote: Some(SocketAddr::from(([0xff; 16], 1))),
-            ..group(Some("ESTABLISHED"), count)
+            ..SocketGroup::of_tcp(Some("ESTABLISHED"), count)
         })
         .collect();
     Holdings {

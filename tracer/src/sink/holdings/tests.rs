@@ -8,23 +8,10 @@ use crate::{
     sink::text::{Look, Text},
 };
 
-fn group(state: Option<&'static str>, count: u64) -> SocketGroup {
-    SocketGroup {
-        family: Family::Inet,
-        protocol: Some("tcp"),
-        state,
-        remote: None,
-        local_port: None,
-        path: None,
-        peers: 0,
-        count,
-    }
-}
-
 fn to(state: &'static str, count: u64) -> SocketGroup {
     SocketGroup {
         remote: Some(SocketAddr::from(([10, 1, 2, 3], 5_432))),
-        ..group(Some(state), count)
+        ..SocketGroup::of_tcp(Some(state), count)
     }
 }
 
@@ -42,7 +29,7 @@ fn pooler() -> Holdings {
             SocketGroup {
                 local_port: Some(6_432),
                 peers: 3,
-                ..group(Some("CLOSE_WAIT"), 190)
+                ..SocketGroup::of_tcp(Some("CLOSE_WAIT"), 190)
             },
         ],
         files: vec![(b"/var/log/x".to_vec(), 3)],
@@ -81,7 +68,7 @@ fn many_places_are_added_up_by_state() {
     holdings.groups = (0..900_u16)
         .map(|port| SocketGroup {
             remote: Some(SocketAddr::from(([10, 1, 2, 3], 5_000 + port))),
-            ..group(
+            ..SocketGroup::of_tcp(
                 Some(if port < 100 {
                     "ESTABLISHED"
                 } else {
@@ -91,7 +78,7 @@ fn many_places_are_added_up_by_state() {
             )
         })
         .collect();
-    holdings.groups.push(group(None, 7));
+    holdings.groups.push(SocketGroup::of_tcp(None, 7));
     let lines = lines(&Text::default(), &holdings);
     assert_eq!(lines.len(), 5);
     assert_eq!(
@@ -104,7 +91,7 @@ fn many_places_are_added_up_by_state() {
 fn a_line_for_each_group_that_fits() {
     let mut holdings = pooler();
     holdings.groups.push(to("SYN_SENT", 2));
-    holdings.groups.push(group(Some("LISTEN"), 1));
+    holdings.groups.push(SocketGroup::of_tcp(Some("LISTEN"), 1));
     let lines = lines(&Text::default(), &holdings);
     assert_eq!(lines.len(), 5);
     assert_eq!(lines[4], format!("{INDENT}1 LISTEN"));
@@ -182,7 +169,7 @@ fn groups() {
             "on :80 LISTEN",
             SocketGroup {
                 local_port: Some(80),
-                ..group(Some("LISTEN"), 1)
+                ..SocketGroup::of_tcp(Some("LISTEN"), 1)
             },
         ),
         (
@@ -190,7 +177,7 @@ fn groups() {
             SocketGroup {
                 local_port: Some(80),
                 peers: 1,
-                ..group(Some("FIN_WAIT2"), 1)
+                ..SocketGroup::of_tcp(Some("FIN_WAIT2"), 1)
             },
         ),
         (
@@ -199,12 +186,12 @@ fn groups() {
                 family: Family::Inet6,
                 protocol: Some("udp"),
                 remote: Some(inet),
-                ..group(Some("ESTABLISHED"), 1)
+                ..SocketGroup::of_tcp(Some("ESTABLISHED"), 1)
             },
         ),
         (
             "tcp not connected, or of another network namespace",
-            group(None, 1),
+            SocketGroup::of_tcp(None, 1),
         ),
         (
             "unix @evil\\x1b[2J\\n ESTABLISHED",
@@ -212,7 +199,7 @@ fn groups() {
                 family: Family::Unix,
                 protocol: None,
                 path: Some(b"\0evil\x1b[2J\n".to_vec()),
-                ..group(Some("ESTABLISHED"), 1)
+                ..SocketGroup::of_tcp(Some("ESTABLISHED"), 1)
             },
         ),
         (
@@ -220,7 +207,7 @@ fn groups() {
             SocketGroup {
                 family: Family::Netlink,
                 protocol: None,
-                ..group(None, 1)
+                ..SocketGroup::of_tcp(None, 1)
             },
         ),
         (
@@ -228,7 +215,7 @@ fn groups() {
             SocketGroup {
                 family: Family::Other,
                 protocol: None,
-                ..group(None, 1)
+                ..SocketGroup::of_tcp(None, 1)
             },
         ),
     ] {
