@@ -11,7 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{cache::Cache, owners, who::FarListener};
+use super::{
+    cache::Cache,
+    owners,
+    table::{self, LISTEN},
+    timens::monotonic_ns,
+    who::FarListener,
+};
 use crate::event::{Address, Listener, Target};
 
 /// Most targets that are remembered.
@@ -211,47 +217,23 @@ impl Network {
 /// Adds the listening sockets of a `/proc/PID/net/tcp` or `tcp6`; says whether it could be
 /// read.
 fn listeners(table: &Path, into: &mut Vec<(SocketAddr, u64)>) -> bool {
-    const LISTEN: &str = "0A";
     let Ok(file) = File::open(table) else {
         return false;
     };
-    // sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode
-    for line in BufReader::new(file).lines().map_while(Result::ok).skip(1) {
-        let fields: Vec<&str> = line.split_ascii_whitespace().take(10).collect();
+    // The first line has the columns' names.
+    for line in BufReader::new(file)
+        .split(b'\n')
+        .map_while(Result::ok)
+        .skip(1)
+    {
         // Those that listen come first (tcp_get_idx, net/ipv4/tcp_ipv4.c): what may be a
         // million others is not read.
-        if fields.get(3) != Some(&LISTEN) {
-            break;
-        }
-        if let (Some(address), Some(Ok(inode))) = (
-            fields.get(1).and_then(|address| parse_address(address)),
-            fields.get(9).map(|inode| inode.parse()),
-        ) {
-            into.push((address, inode));
+        match table::inet(&line) {
+            Some(socket) if socket.state == LISTEN => into.push((socket.local, socket.inode)),
+            _ => break,
         }
     }
     true
-}
-
-/// `HEX:HEX`: words of an address, each in the order of this host's bytes, and a port.
-fn parse_address(text: &str) -> Option<SocketAddr> {
-    let (address, port) = text.split_once(':')?;
-    let word = |at: usize| {
-        let digits = address.get(at * 8..at * 8 + 8)?;
-        Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
-    };
-    let ip = match address.len() {
-        8 => IpAddr::V4(Ipv4Addr::from(word(0)?)),
-        32 => {
-            let mut octets = [0; 16];
-            for (at, octets) in octets.chunks_exact_mut(4).enumerate() {
-                octets.copy_from_slice(&word(at)?);
-            }
-            IpAddr::V6(Ipv6Addr::from(octets))
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
 /// The addresses of a network namespace.
@@ -289,12 +271,6 @@ fn local_routes(trie: &str) -> Vec<IpAddr> {
         }
     }
     found
-}
-
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -21,7 +21,6 @@ use rustix::{
 mod growth;
 mod kind;
 mod sockets;
-mod table;
 
 pub use growth::{Grown, Growth, growth};
 pub use kind::Kind;

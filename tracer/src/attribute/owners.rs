@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::table;
+
 /// Most bytes of `/proc/PID/net/unix` that are read, 16 MiB: some 100 000 sockets.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -97,7 +99,7 @@ pub fn unix_path(root: &Path, pid: u32, inode: u64) -> Option<Vec<u8>> {
 
 fn find_path(table: &[u8], inode: u64) -> Option<Vec<u8>> {
     let mut found = lines(table).filter(|line| line.inode == inode);
-    let path = found.next()?.path;
+    let path = found.next()?.name;
     if found.next().is_some() {
         return None;
     }
@@ -118,7 +120,8 @@ pub(super) fn unix_listener(table: &[u8], name: &[u8]) -> Option<u64> {
             .collect(),
         _ => name.to_vec(),
     };
-    let mut found = lines(table).filter(|line| line.listens && line.path == shown);
+    let mut found =
+        lines(table).filter(|line| line.state == table::UNIX_LISTEN && line.name == shown);
     let inode = found.next()?.inode;
     found.next().is_none().then_some(inode)
 }
@@ -135,47 +138,8 @@ pub(super) fn unix_table(root: &Path, pid: &str) -> Option<Vec<u8>> {
     Some(table)
 }
 
-/// A line of such a table.
-struct Line<'a> {
-    inode: u64,
-    listens: bool,
-    path: &'a [u8],
-}
-
-fn lines(table: &[u8]) -> impl Iterator<Item = Line<'_>> {
-    table.split(|byte| *byte == b'\n').filter_map(parse_line)
-}
-
-/// `Num RefCount Protocol Flags Type St Inode Path` (proc_net_unix(5)); the path may be
-/// absent and may hold any byte.
-fn parse_line(line: &[u8]) -> Option<Line<'_>> {
-    /// `SO_ACCEPTCON` in hexadecimal (include/linux/net.h).
-    const LISTENS: &[u8] = b"00010000";
-    let mut rest = line;
-    let mut field = || {
-        let start = rest.iter().position(|byte| *byte != b' ')?;
-        let text = &rest[start..];
-        let end = text
-            .iter()
-            .position(|byte| *byte == b' ')
-            .unwrap_or(text.len());
-        let (field, tail) = text.split_at(end);
-        rest = tail;
-        Some(field)
-    };
-    for _ in 0..3 {
-        field()?;
-    }
-    let listens = field()? == LISTENS;
-    for _ in 0..2 {
-        field()?;
-    }
-    let inode = std::str::from_utf8(field()?).ok()?.parse().ok()?;
-    Some(Line {
-        inode,
-        listens,
-        path: rest.strip_prefix(b" ").unwrap_or(rest),
-    })
+fn lines(table: &[u8]) -> impl Iterator<Item = table::Unix<'_>> {
+    table.split(|byte| *byte == b'\n').filter_map(table::unix)
 }
 
 #[cfg(test)]

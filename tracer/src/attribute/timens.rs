@@ -3,7 +3,9 @@
 //! The kernel side reads the host's clocks; in a time namespace, `clock_gettime` and
 //! `/proc/PID/stat` show clocks that are shifted.
 
-use std::path::Path;
+use std::{path::Path, sync::OnceLock};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// How far this process's clocks are ahead of the host's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +48,22 @@ impl Offsets {
         }
         offsets
     }
+}
+
+/// Now by the kernel side's clock: nanoseconds of the host's `CLOCK_MONOTONIC`.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    // A process stays in the time namespace that it was started in.
+    static OFFSETS: OnceLock<Offsets> = OnceLock::new();
+    let ahead = OFFSETS
+        .get_or_init(|| Offsets::read(Path::new("/")))
+        .monotonic_ns;
+    let now = clock_gettime(ClockId::Monotonic);
+    let now = now
+        .tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(now.tv_nsec);
+    u64::try_from(now.saturating_sub(ahead)).unwrap_or(0)
 }
 
 #[cfg(test)]

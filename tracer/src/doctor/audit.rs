@@ -13,10 +13,11 @@ use serde::Serialize;
 use turnaway_common::Reason;
 
 use crate::{
+    attribute::timens::monotonic_ns,
     event::{Count, Tier},
     kernel::session::{Options, Session},
     queues::Drops,
-    sockets::{Namespace, Poll, Poller, TcpExt, monotonic_ns},
+    sockets::{Namespace, Poll, Poller, TcpExt},
 };
 
 /// The reasons whose counts must add up to the kernel's.

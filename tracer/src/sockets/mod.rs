@@ -197,11 +197,3 @@ fn look(inode: u32, buffer: &mut Vec<u8>) -> Namespace {
         problem: listeners.problem,
     }
 }
-
-/// Now, nanoseconds of `CLOCK_MONOTONIC`: what polls are dated by.
-#[must_use]
-pub fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    // Neither is negative.
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
-}

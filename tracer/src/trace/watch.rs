@@ -13,8 +13,9 @@ use anyhow::{Context as _, Result};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
+    attribute::timens::monotonic_ns,
     queues::Suspect,
-    sockets::{Poll, Poller, Waiting, monotonic_ns},
+    sockets::{Poll, Poller, Waiting},
 };
 
 /// What was found, and when.

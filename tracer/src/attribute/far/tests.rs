@@ -53,25 +53,6 @@ fn the_listener_that_the_kernel_would_find() {
 }
 
 #[test]
-fn addresses_of_procfs() {
-    for (text, address) in [
-        ("0100007F:1F90", Some("127.0.0.1:8080")),
-        ("00000000:0050", Some("0.0.0.0:80")),
-        ("00000000000000000000000001000000:0016", Some("[::1]:22")),
-        (
-            "0000000000000000FFFF00000100007F:0001",
-            Some("[::ffff:127.0.0.1]:1"),
-        ),
-        ("0100007F", None),
-        ("01:1", None),
-        ("é00007F:1F90", None),
-    ] {
-        let address = address.map(|address| address.parse().expect("an address"));
-        assert_eq!(parse_address(text), address, "{text}");
-    }
-}
-
-#[test]
 fn own_addresses_are_those_with_a_local_route() {
     let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n\
         Local:\n     +-- 10.0.0.0/24 2 0 2\n        |-- 10.0.0.5\n           /32 host LOCAL\n\

@@ -17,8 +17,8 @@ use rustix::{
 };
 
 use super::{
+    super::table::{self, ESTABLISHED, LISTEN},
     Family, Held, SocketGroup,
-    table::{self, ESTABLISHED, LISTEN},
 };
 
 /// Most bytes of one table that are read, 16 MiB: some 100 000 sockets.

@@ -18,6 +18,8 @@ pub(super) struct Inet {
 
 /// TCP_ESTABLISHED: connected, for datagram sockets too.
 pub(super) const ESTABLISHED: u8 = 1;
+/// State of an AF_UNIX socket that listens.
+pub(super) const UNIX_LISTEN: &str = "LISTEN";
 /// TCP_LISTEN.
 pub(super) const LISTEN: u8 = 10;
 
@@ -71,7 +73,7 @@ pub(super) fn unix(line: &[u8]) -> Option<Unix<'_>> {
     let state = hex(word()?, 2)?;
     let inode = decimal(word()?)?;
     let state = match state {
-        _ if listens => "LISTEN",
+        _ if listens => UNIX_LISTEN,
         // SS_* (include/uapi/linux/net.h).
         1 => "UNCONN",
         2 => "CONNECTING",
@@ -259,6 +261,25 @@ mod tests {
         assert_eq!(tcp_state(12), Some("SYN_RECV"));
         for unknown in [0, 13, 255] {
             assert_eq!(tcp_state(unknown), None);
+        }
+    }
+
+    #[test]
+    fn addresses_of_procfs() {
+        for (text, expected) in [
+            ("0100007F:1F90", Some("127.0.0.1:8080")),
+            ("00000000:0050", Some("0.0.0.0:80")),
+            ("00000000000000000000000001000000:0016", Some("[::1]:22")),
+            (
+                "0000000000000000FFFF00000100007F:0001",
+                Some("[::ffff:127.0.0.1]:1"),
+            ),
+            ("0100007F", None),
+            ("01:1", None),
+            ("é00007F:1F90", None),
+        ] {
+            let expected = expected.map(|address| address.parse().expect("an address"));
+            assert_eq!(super::address(text.as_bytes()), expected, "{text}");
         }
     }
 }
