@@ -117,6 +117,12 @@ layout! {
     net_max_syn_backlog: "net.ipv4.sysctl_max_syn_backlog";
     /// Requests (SYNs answered) of a listener.
     icsk_requests: "inet_connection_sock.icsk_accept_queue.qlen";
+    /// How often the last packet was sent again.
+    icsk_retransmits: "inet_connection_sock.icsk_retransmits";
+    /// How often a SYN may be (`TCP_SYNCNT`); 0 is as the namespace has it.
+    icsk_syn_retries: "inet_connection_sock.icsk_syn_retries";
+    /// `net.ipv4.tcp_syn_retries`.
+    net_syn_retries: "net.ipv4.sysctl_tcp_syn_retries";
     /// When data was last sent, jiffies; on a new connection, when its handshake ended.
     tcp_lsndtime: "tcp_sock.lsndtime";
     /// The inode that is made together with a `struct socket`.

@@ -172,7 +172,7 @@ fn connect_by_task(ctx: BtfTracePointContext) -> i32 {
     if to == TCP_SYN_SENT {
         asked_for(ctx.arg(0));
     } else if from == TCP_SYN_SENT && is_owned(ctx.arg(0)) {
-        ended(&ctx, ctx.arg(0), to);
+        ended(&ctx, ctx.arg(0), to, true);
     }
     0
 }
@@ -181,7 +181,7 @@ fn connect_by_task(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn connect_by_packet(ctx: BtfTracePointContext) -> i32 {
     if ctx.arg::<i32>(1) == TCP_SYN_SENT && !is_owned(ctx.arg(0)) {
-        ended(&ctx, ctx.arg(0), ctx.arg(2));
+        ended(&ctx, ctx.arg(0), ctx.arg(2), false);
     }
     0
 }
@@ -260,23 +260,56 @@ fn read_target(sk: Addr, asked: &mut Connecting) -> Option<()> {
 
 /// Anybody may run: the connection was made, or failed, or its caller gave it up.
 #[inline(always)]
-fn ended<C: EbpfContext>(ctx: &C, sk: u64, to: i32) -> Option<()> {
+fn ended<C: EbpfContext>(ctx: &C, sk: u64, to: i32, by_task: bool) -> Option<()> {
     let asked = CONNECTING.get_ptr_mut(sk)?;
     if to == TCP_CLOSE {
         // SAFETY: as in `asked_for`.
-        failed(ctx, Addr::new(sk)?, unsafe { &*asked });
+        failed(ctx, Addr::new(sk)?, unsafe { &*asked }, by_task);
     }
     let _ = CONNECTING.remove(sk);
     Some(())
 }
 
-/// A connection that ends without an error was closed by its caller, or could not be begun,
-/// which the call says.
+/// A connection that a task ends without an error was closed by its caller, or could not be
+/// begun, which the call says.
 #[inline(always)]
-fn failed<C: EbpfContext>(ctx: &C, sk: Addr, asked: &Connecting) -> Option<()> {
-    let errno: u32 = sk.field(offset!(sock_err))?;
+fn failed<C: EbpfContext>(ctx: &C, sk: Addr, asked: &Connecting, by_task: bool) -> Option<()> {
+    let mut errno = 0_u32;
+    if !sk.copy_field(offset!(sock_err), &mut errno) {
+        return None;
+    }
+    if errno == 0 {
+        if by_task {
+            return None;
+        }
+        // Its program was quick to ask for the error, which takes it away.
+        errno = u32::from(if has_waited(sk) {
+            errno::ETIMEDOUT
+        } else {
+            errno::ECONNREFUSED
+        });
+    }
     let errno = errno_of(-i64::from(errno))?;
     let _ = FAILED.insert(asked.inode, u32::from(errno), 0);
     let reason = Reason::of_connect(errno, asked.target_family, false)?;
     emit::connecting(ctx, reason, errno, asked)
+}
+
+/// Whether a SYN was sent as often as may be: otherwise, something answered.
+#[inline(always)]
+fn has_waited(sk: Addr) -> bool {
+    let (mut sent_again, mut own_limit, mut limit) = (0_u8, 0_u8, 0_u8);
+    if !sk.copy_field(offset!(icsk_retransmits), &mut sent_again)
+        || !sk.copy_field(offset!(icsk_syn_retries), &mut own_limit)
+    {
+        return false;
+    }
+    if own_limit != 0 {
+        return sent_again >= own_limit;
+    }
+    let Some(net) = sk.follow(offset!(sock_net)) else {
+        return false;
+    };
+    // An int before 5.15, a byte since; at most 127 (MAX_TCP_SYNCNT) either way.
+    net.copy_field(offset!(net_syn_retries), &mut limit) && sent_again >= limit
 }

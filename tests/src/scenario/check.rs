@@ -33,7 +33,7 @@ pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<S
     let mut found = Vec::new();
     let mut events_of = vec![0_u32; tally.failures.len()];
     let ours = |key: &&Key| {
-        (scope.alone || tally.pids.contains(&key.process.pid))
+        (scope.alone || belongs(tally, key))
             && scope
                 .about
                 .iter()
@@ -137,6 +137,18 @@ fn listening(found: &mut Vec<String>, tally: &Tally, records: &Records, scope: &
             let longest = told.waited.as_ref().map(|waited| waited.max_ns);
             compare.holds("the longest", longest >= Some(least), &longest);
         }
+    }
+}
+
+/// Whether a record is about a process of the workload's or, where it names none, about one of its
+/// listeners.
+fn belongs(tally: &Tally, key: &Key) -> bool {
+    match key.process.pid {
+        0 => tally
+            .failures
+            .iter()
+            .any(|truth| truth.listener.inode == key.listener.inode),
+        pid => tally.pids.contains(&pid),
     }
 }
 

@@ -90,6 +90,41 @@ fn wait_for_overflows(before: Counters, least: u64) -> Result<()> {
     })
 }
 
+/// Waits until no packet is under way any more, and says what was counted by then. A SYN that was
+/// sent may still wait for a processor that is busy.
+fn settled() -> Result<Counters> {
+    let segments = || -> Result<(u64, u64, Counters)> {
+        let text = fs::read_to_string("/proc/thread-self/net/snmp")?;
+        let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+        let (names, values) = (
+            lines.next().context("no names")?,
+            lines.next().context("no values")?,
+        );
+        let value = |wanted: &str| -> Result<u64> {
+            names
+                .split(' ')
+                .zip(values.split(' '))
+                .find(|(name, _)| *name == wanted)
+                .and_then(|(_, value)| value.parse().ok())
+                .with_context(|| format!("no {wanted}"))
+        };
+        Ok((
+            value("InSegs")?,
+            value("OutSegs")? + value("RetransSegs")?,
+            Counters::read()?,
+        ))
+    };
+    let mut before = segments()?;
+    wait::until("packets to arrive", || {
+        // Long enough for what has been received to be handled too.
+        std::thread::sleep(Duration::from_millis(20));
+        let now = segments()?;
+        let quiet = now == before && now.0 == now.1;
+        before = now;
+        Ok(quiet.then_some(now.2))
+    })
+}
+
 fn one_failure(stage: &mut Stage, process: &Process, failure: Failures) -> Result<()> {
     ensure!(failure.count > 0, "nothing failed");
     stage.report(&Tally {
@@ -129,7 +164,7 @@ fn syn_overflow_of(stage: &mut Stage, listening: &Listening, address: &str) -> R
     // The last comes when one of them tries again: packets are counted, not clients.
     wait_for_overflows(before, 6)?;
     drop(clients);
-    let counted = Counters::read()?.since(before);
+    let counted = settled()?.since(before);
     ensure!(counted.overflows == counted.drops, "{counted:?}");
     let mut truth = listening.truth(3);
     // What listens for an MPTCP socket is a TCP socket of its own.
@@ -216,7 +251,7 @@ fn ack_overflow_of(
     }
     wait_for_overflows(before, u64::from(BACKLOG) - 1)?;
     drop(clients);
-    let counted = Counters::read()?.since(before);
+    let counted = settled()?.since(before);
     ensure!(counted.overflows == counted.drops, "{counted:?}");
     let truth = listening.truth(BACKLOG + 1);
     let mut failure = Failures::of_listener(reason, process.clone(), truth, counted.overflows)
@@ -252,7 +287,7 @@ fn flood(stage: &mut Stage, backlog: u32, requests: usize) -> Result<()> {
     let peers = names(&clients, "127.0.0.1")?;
     wait::until_true("drops", || Ok(Counters::read()?.since(before).drops >= 5))?;
     drop(clients);
-    let counted = Counters::read()?.since(before);
+    let counted = settled()?.since(before);
     ensure!(
         counted.overflows == 0 && counted.cookies == 0,
         "{counted:?}"
@@ -291,7 +326,7 @@ pub fn cookies(stage: &mut Stage) -> Result<()> {
         clients.push(listening.begin()?);
         Ok(Counters::read()?.since(before).cookies >= 3)
     })?;
-    let counted = Counters::read()?.since(before);
+    let counted = settled()?.since(before);
     ensure!(counted.drops == 0 && clients.len() <= 4, "{counted:?}");
     stage.report(&Tally {
         pids: vec![process.pid],
@@ -323,7 +358,7 @@ pub fn reuseport(stage: &mut Stage) -> Result<()> {
         Ok(Counters::read()?.since(before).overflows >= 5)
     })?;
     drop(clients);
-    let counted = Counters::read()?.since(before);
+    let counted = settled()?.since(before);
     ensure!(counted.overflows == counted.drops, "{counted:?}");
     let failure = Failures::of_listener(
         "queue.syn_overflow",
@@ -348,7 +383,7 @@ pub fn closed_at_once(stage: &mut Stage) -> Result<()> {
         let before = Counters::read()?;
         let _clients = listening.begin_many(5)?;
         wait_for_overflows(before, 5)?;
-        let counted = Counters::read()?.since(before);
+        let counted = settled()?.since(before);
         let truth = serde_json::to_vec(&(
             Process::current()?.pid,
             listening.truth(3),
@@ -544,7 +579,7 @@ pub fn prefork(stage: &mut Stage) -> Result<()> {
     let clients = listening.begin_many(5)?;
     wait_for_overflows(before, 5)?;
     drop(clients);
-    let counted = Counters::read()?.since(before);
+    let counted = settled()?.since(before);
     let failure = Failures::of_listener(
         "queue.syn_overflow",
         acceptor.clone(),
