@@ -191,6 +191,7 @@ pub struct Listening {
     pub listener: Listener,
     pub pid: Option<u32>,
     pub accepted: Option<u64>,
+    pub shed: Option<u64>,
     pub cookies: Option<u64>,
     pub waited: Option<Waited>,
 }

@@ -35,6 +35,9 @@ pub struct Listening {
     pub accepted: u64,
     /// How many of those waited at least this long, nanoseconds, and how many did not.
     pub waited: Option<(u64, u64, u64)>,
+    /// Connections that the program threw away.
+    #[serde(default)]
+    pub shed: Option<u64>,
     /// SYN cookies that were sent.
     pub cookies: u64,
 }
@@ -101,7 +104,7 @@ impl Failures {
         let call = match reason {
             "queue.syn_overflow" | "queue.syn_flood" => "syn",
             "queue.ack_overflow" | "queue.rst_overflow" => "ack",
-            "queue.abandoned" | "listener.closed" => "close",
+            "queue.abandoned" | "listener.closed" | "accept.shed" => "close",
             "queue.slow" => "accept",
             _ => "",
         };

@@ -223,6 +223,8 @@ pub struct ListenerStats {
     pub waited_max: u32,
     /// SYN cookies that were sent since its request queue was full.
     pub cookies: u64,
+    /// Connections that the program closed first, unused ([`crate::Reason::AcceptShed`]).
+    pub shed: u64,
     /// Accepted connections by the time that they waited in the queue: slot 0 is less than
     /// a jiffy, slot n is from 2^(n-1) to below 2^n jiffies. Where that is not known, a
     /// connection is in none.
@@ -251,5 +253,5 @@ const _: () = assert!(size_of::<ProcessFacts>() == 72);
 const _: () = assert!(size_of::<ListenerFacts>() == 48);
 const _: () = assert!(size_of::<FailureCount>() == 160);
 const _: () = assert!(size_of::<Exemplar>() == 352);
-const _: () = assert!(size_of::<ListenerStats>() == 280);
+const _: () = assert!(size_of::<ListenerStats>() == 288);
 const _: () = assert!(size_of::<ClosedListener>() == 64);

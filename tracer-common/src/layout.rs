@@ -125,6 +125,22 @@ layout! {
     net_syn_retries: "net.ipv4.sysctl_tcp_syn_retries";
     /// When data was last sent, jiffies; on a new connection, when its handshake ended.
     tcp_lsndtime: "tcp_sock.lsndtime";
+    /// When data last came, jiffies; on a new connection, when its handshake ended.
+    icsk_lrcvtime: "inet_connection_sock.icsk_ack.lrcvtime";
+    /// Data that the peer has acknowledged, bytes.
+    tcp_bytes_acked: "tcp_sock.bytes_acked";
+    /// Data that came, bytes.
+    tcp_bytes_received: "tcp_sock.bytes_received";
+    /// First byte that is not acknowledged.
+    tcp_snd_una: "tcp_sock.snd_una";
+    /// First byte that the program has not written yet.
+    tcp_write_seq: "tcp_sock.write_seq";
+    /// First byte that has not come yet.
+    tcp_rcv_nxt: "tcp_sock.rcv_nxt";
+    /// First byte that the program has not read yet.
+    tcp_copied_seq: "tcp_sock.copied_seq";
+    /// Which directions the program has closed.
+    sock_shutdown: "sock.sk_shutdown";
     /// The inode that is made together with a `struct socket`.
     socket_inode: "socket_alloc.vfs_inode";
     /// Where a packet's memory begins.

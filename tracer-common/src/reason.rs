@@ -117,6 +117,9 @@ reasons! {
     AcceptMisuse = 6, "accept.misuse";
     /// Any other errno: named by its errno, never dropped.
     AcceptOther = 7, "accept.other";
+    /// Inferred: the program accepted the connection and closed it first, having read nothing
+    /// and sent nothing, or no more than a word.
+    AcceptShed = 18, "accept.shed";
     /// A SYN was dropped because the accept queue is full.
     QueueSynOverflow = 8, "queue.syn_overflow";
     /// The handshake's last ACK was dropped because the accept queue is full: the client

@@ -186,12 +186,9 @@ fn connect_by_packet(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Whether a task has locked the socket.
 #[inline(always)]
 fn is_owned(sk: u64) -> bool {
-    Addr::new(sk)
-        .and_then(|sk| sk.field::<u32>(offset!(sock_owned)))
-        .is_some_and(|owned| owned != 0)
+    Addr::new(sk).is_some_and(facts::is_locked)
 }
 
 /// The caller of connect runs: notes whose the connection is.

@@ -267,6 +267,43 @@ pub(crate) fn connecting<C: EbpfContext>(
     )
 }
 
+/// Counts an accepted connection that the current task throws away, and may write an exemplar
+/// of it.
+#[inline(always)]
+pub(crate) fn shed<C: EbpfContext>(
+    ctx: &C,
+    socket_inode: u64,
+    listener: &ListenerFacts,
+    child: Addr,
+) -> Option<()> {
+    let Admitted { task, tgid, reason } = admit_as(Reason::AcceptShed, 0)?;
+    if !wanted_port_number(listener.port) {
+        return None;
+    }
+    let key = FailureKey {
+        start_boottime_ns: facts::process_start(task),
+        socket_inode,
+        tgid,
+        reason,
+        op: op::SYSCALL,
+        tier: tier::TRACEPOINT,
+        ..NO_KEY
+    };
+    record(
+        ctx,
+        &key,
+        1,
+        0,
+        |process, out| {
+            facts::read_process(task, process);
+            *out = *listener;
+            // As it was when the listener was first seen.
+            out.known &= !known::QUEUE;
+        },
+        |exemplar| facts::read_peer(child, exemplar),
+    )
+}
+
 const NO_KEY: FailureKey = FailureKey {
     start_boottime_ns: 0,
     socket_inode: 0,

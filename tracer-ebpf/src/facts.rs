@@ -32,7 +32,8 @@ const RLIMIT_SIZE: usize = 16;
 const UPID_SIZE: usize = 16;
 /// `pid_namespace` depth limit (`MAX_PID_NS_LEVEL`).
 const MAX_PID_NS_LEVEL: u32 = 32;
-/// `PF_KTHREAD` and `PF_IO_WORKER` of include/linux/sched.h.
+/// `PF_EXITING`, `PF_IO_WORKER` and `PF_KTHREAD` of include/linux/sched.h.
+const PF_EXITING: u32 = 0x0000_0004;
 const PF_KTHREAD: u32 = 0x0020_0000;
 const PF_IO_WORKER: u32 = 0x0000_0010;
 /// `struct sockaddr_vm`: family, reserved, port, cid.
@@ -66,6 +67,20 @@ pub(crate) fn this_thread() -> u64 {
 pub(crate) fn is_kernel_thread(task: Addr) -> bool {
     task.field::<u32>(offset!(task_flags))
         .is_some_and(|flags| flags & PF_KTHREAD != 0)
+}
+
+/// Whether a task is about to end, and closes what it has open.
+#[inline(always)]
+pub(crate) fn is_exiting(task: Addr) -> bool {
+    task.field::<u32>(offset!(task_flags))
+        .is_some_and(|flags| flags & PF_EXITING != 0)
+}
+
+/// Whether a task has locked a socket: what happens to it is not a packet's doing.
+#[inline(always)]
+pub(crate) fn is_locked(sk: Addr) -> bool {
+    sk.field::<u32>(offset!(sock_owned))
+        .is_some_and(|owned| owned != 0)
 }
 
 /// Whether a worker of io_uring's runs now: a thread of its program, or on old kernels one
@@ -418,6 +433,29 @@ pub(crate) fn read_sender(skb: Addr, out: &mut Exemplar) {
         _ => return,
     };
     if header.at(at).copy_to(out.peer_addr.as_mut_ptr(), len) {
+        out.peer_family = family;
+        out.peer_port = u32::from(u16::from_be(port));
+        out.listener.known |= known::PEER;
+    }
+}
+
+/// Fills in the other end of a TCP connection.
+#[inline(always)]
+pub(crate) fn read_peer(sk: Addr, out: &mut Exemplar) {
+    let (mut family, mut port) = (0_u16, 0_u16);
+    if !sk.copy_field(offset!(sock_family), &mut family)
+        || !sk.copy_field(offset!(sock_dport), &mut port)
+    {
+        return;
+    }
+    let (at, len) = match family {
+        AF_INET => (offset!(sock_daddr), 4),
+        AF_INET6 => (offset!(sock_v6_daddr), 16),
+        _ => return,
+    };
+    if let Some(at) = at
+        && sk.at(at).copy_to(out.peer_addr.as_mut_ptr(), len)
+    {
         out.peer_family = family;
         out.peer_port = u32::from(u16::from_be(port));
         out.listener.known |= known::PEER;

@@ -23,6 +23,7 @@ use crate::{
     globals::{global, offset},
     kread::Addr,
     maps::{ACCEPT_CALLS, BLANK_CLOSED, BLANK_LISTENER, CLOSED, LISTENERS},
+    shed,
 };
 
 const TCP_CLOSE: i32 = 7;
@@ -195,6 +196,7 @@ fn accepted<C: EbpfContext>(ctx: &C, sk: Addr, child: Option<Addr>, tier: u8) ->
         if (*stats).acceptor_tgid != tgid {
             (*stats).acceptor_start_ns = facts::process_start(task);
             (*stats).acceptor_tgid = tgid;
+            shed::accepts(sk, tgid, &(*stats).listener);
         }
     }
     let waited = waited(sk, child?)?;

@@ -28,6 +28,7 @@ mod kread;
 mod listeners;
 mod maps;
 mod queue;
+mod shed;
 mod target;
 
 /// The programs call helpers that the kernel keeps for GPL-compatible programs.

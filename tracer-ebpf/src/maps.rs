@@ -38,6 +38,23 @@ pub(crate) static LISTENERS: HashMap<u64, ListenerStats> = HashMap::with_max_ent
 #[map]
 pub(crate) static BLANK_LISTENER: Array<ListenerStats> = Array::with_max_entries(1, 0);
 
+/// Where a process accepts.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Place {
+    /// Inode number of the network namespace.
+    pub(crate) netns: u32,
+    /// Port.
+    pub(crate) port: u32,
+    /// The process; 0 is whoever began to accept last.
+    pub(crate) tgid: u32,
+}
+
+/// Socket inodes of listeners, by who accepts where: an accepted connection does not say which
+/// listener it came by.
+#[map]
+pub(crate) static PLACES: LruHashMap<Place, u64> = LruHashMap::with_max_entries(16_384, 0);
+
 /// Listeners that were closed after they had dropped something, by socket inode; user space
 /// takes them out.
 #[map]

@@ -282,7 +282,7 @@ mod tests {
     fn families_name_all_their_reasons() {
         assert_eq!(reasons("accept.emfile").unwrap(), [Reason::AcceptEmfile]);
         let accept = reasons("accept").unwrap();
-        assert_eq!(accept.len(), 7);
+        assert_eq!(accept.len(), 8);
         assert_eq!(reasons("accept.*").unwrap(), accept);
         assert!(reasons("acc").unwrap_err().contains("accept.enfile"));
         assert!(reasons("").is_err());

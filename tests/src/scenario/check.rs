@@ -27,18 +27,15 @@ pub struct Scope<'a> {
     pub between: (i128, i128),
 }
 
+/// What a program does to connections, and no call that fails.
+const SHED: &str = "accept.shed";
+
 /// All differences.
 #[must_use]
 pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let mut events_of = vec![0_u32; tally.failures.len()];
-    let ours = |key: &&Key| {
-        (scope.alone || belongs(tally, key))
-            && scope
-                .about
-                .iter()
-                .any(|about| key.reason.starts_with(about))
-    };
+    let ours = |key: &&Key| (scope.alone || belongs(tally, key)) && is_about(scope, &key.reason);
     for (kind, keys) in [
         ("total", &records.summary.totals),
         ("count", &records.counts),
@@ -123,6 +120,7 @@ fn listening(found: &mut Vec<String>, tally: &Tally, records: &Records, scope: &
             continue;
         };
         compare.same("accepted", &Some(truth.accepted), &told.accepted);
+        compare.known("shed", truth.shed.as_ref(), told.shed.as_ref());
         compare.same("cookies", &cookies, &told.cookies);
         if let Some((least, longer, shorter)) = truth.waited {
             let slots = || told.waited.iter().flat_map(|waited| &waited.histogram);
@@ -138,6 +136,14 @@ fn listening(found: &mut Vec<String>, tally: &Tally, records: &Records, scope: &
             compare.holds("the longest", longest >= Some(least), &longest);
         }
     }
+}
+
+/// Whether a reason is looked at. Most workloads throw away what they accept.
+fn is_about(scope: &Scope<'_>, reason: &str) -> bool {
+    scope
+        .about
+        .iter()
+        .any(|about| reason.starts_with(about) && (reason != SHED || *about == SHED))
 }
 
 /// Whether a record is about a process of the workload's or, where it names none, about one of its

@@ -3,7 +3,7 @@
 use super::Scenario;
 use super::env::{self, Need};
 use crate::workload::{Stage, connect, denied, emfile, enfile, families, identity, misuse, normal};
-use crate::workload::{processes, queue, uring};
+use crate::workload::{processes, queue, shed, uring};
 
 type Workload = fn(&mut Stage) -> anyhow::Result<()>;
 
@@ -46,6 +46,10 @@ const fn client(name: &'static str, run: Workload) -> Scenario {
         about: &["connect.", "queue.unix_full"],
         ..scenario(name, run)
     }
+}
+
+const fn throws(name: &'static str, run: Workload) -> Scenario {
+    scenario(name, run).seen_by("accepted", &["accept.shed"])
 }
 
 impl Scenario {
@@ -157,6 +161,10 @@ pub const ALL: &[Scenario] = &[
     scenario("queue_worker_exit", queue::worker_exit).seen_by("listen_close", &["queue.abandoned"]),
     scenario("listener_closed", queue::listener_closed)
         .seen_by("listen_close", &["listener.closed", "accept."]),
+    throws("shed", shed::refused),
+    throws("shed_ipv6", shed::refused_ipv6).needs(env::ipv6),
+    throws("shed_not", shed::not_refused).of_others(),
+    throws("shed_by_one_worker", shed::by_one_worker).of_others(),
     client("connect_refused", connect::refused),
     client("connect_refused_ipv6", connect::refused_ipv6).needs(env::ipv6),
     client("connect_mapped", connect::mapped).needs(env::ipv6),

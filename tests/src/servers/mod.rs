@@ -9,6 +9,7 @@ pub mod strace;
 pub use list::ALL;
 
 use std::fs::{self, File, Permissions};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -102,6 +103,18 @@ pub fn run(server: &Server, turnaway: &Path, tier: &str) -> Result<()> {
     let trace = Trace::read(&trace, &running.threads)?;
     println!("{}: strace saw {:?}", server.name, trace.failures());
     compare(server, &place, &trace, &records)?;
+    let shed: u64 = records
+        .summary
+        .totals
+        .iter()
+        .filter(|total| total.reason == "accept.shed")
+        .filter_map(|total| total.count)
+        .sum();
+    ensure!(
+        shed == running.turned_away && (shed > 0) == server.sheds,
+        "{} clients were turned away, {shed} were told",
+        running.turned_away
+    );
     if let Some(words) = server.logs {
         let logged = running.logged(&place)?.matches(words).count() as u64;
         let failed = trace.total("EMFILE");
@@ -121,7 +134,7 @@ fn compare(server: &Server, place: &Place, trace: &Trace, records: &Records) -> 
         .totals
         .iter()
         // When it is stopped, the connections that wait are lost: that is another matter.
-        .filter(|total| total.reason.starts_with("accept."))
+        .filter(|total| total.reason.starts_with("accept.") && !total.errno.is_empty())
         .map(|total| {
             let count = total.count.unwrap_or(0);
             (total.process.pid, total.errno.clone(), count)
@@ -166,6 +179,8 @@ struct Running {
     /// Which process each thread belonged to when it was stopped.
     threads: Vec<(u32, u32)>,
     clients: Vec<TcpStream>,
+    /// How many of those the server had closed when it was stopped.
+    turned_away: u64,
 }
 
 impl Running {
@@ -184,6 +199,7 @@ impl Running {
             output,
             threads: Vec::new(),
             clients: Vec::new(),
+            turned_away: 0,
         })
     }
 
@@ -232,9 +248,26 @@ impl Running {
             strace::all_stopped(trace, &threads)
         })?;
         self.threads = threads;
+        self.turned_away = self.turned_away()?;
         self.kill();
         wait_for(&mut self.strace, END).context("strace did not end")?;
         Ok(())
+    }
+
+    /// How many clients see the end of their connection.
+    fn turned_away(&self) -> Result<u64> {
+        let mut turned_away = 0;
+        for client in &self.clients {
+            client.set_nonblocking(true)?;
+            match client.peek(&mut [0]) {
+                Ok(0) => turned_away += 1,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => turned_away += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(turned_away)
     }
 
     fn kill(&mut self) {

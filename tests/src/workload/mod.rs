@@ -17,6 +17,7 @@ pub mod misuse;
 pub mod normal;
 pub mod processes;
 pub mod queue;
+pub mod shed;
 pub mod uring;
 
 use std::io::{BufRead as _, Write as _};

@@ -68,6 +68,21 @@ pub fn advise_listener(reason: Reason, about: &AboutListener<'_>) -> Advice {
             ),
             ..Advice::default()
         },
+        Reason::AcceptShed => Advice {
+            now: about
+                .pid
+                .map(|pid| format!("ls /proc/{pid}/fd | wc -l; ss -tnp | grep -c pid={pid},")),
+            lasting: Some(
+                "more slots where the program counts its connections (worker_connections, \
+                 maxclients, max_connections, MaxStartups), or what it passes them on to repaired"
+                    .to_owned(),
+            ),
+            note: Some(
+                "inferred: the program accepts and closes at once, without reading; its own log \
+                 may say why"
+                    .to_owned(),
+            ),
+        },
         Reason::QueueAbandoned => Advice {
             lasting: Some(
                 "accept what waits before the listener is closed, or hand the listener over \
@@ -146,7 +161,8 @@ mod tests {
             );
             assert_eq!(
                 advice != Advice::default(),
-                reason.code().starts_with("queue.") && !reason.is_of_connect(),
+                *reason == Reason::AcceptShed
+                    || reason.code().starts_with("queue.") && !reason.is_of_connect(),
                 "{reason:?}"
             );
         }

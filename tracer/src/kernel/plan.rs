@@ -74,6 +74,8 @@ pub enum HookName {
     Connect,
     /// TCP connections that fail after connect has returned, or while it waits.
     ConnectAsync,
+    /// Connections that their program closes first, unused.
+    Shed,
 }
 
 impl HookName {
@@ -86,6 +88,7 @@ impl HookName {
         Self::ListenClose,
         Self::Connect,
         Self::ConnectAsync,
+        Self::Shed,
     ];
 
     /// Its name in text and JSON.
@@ -99,6 +102,7 @@ impl HookName {
             Self::ListenClose => "listen_close",
             Self::Connect => "connect",
             Self::ConnectAsync => "connect_async",
+            Self::Shed => "shed",
         }
     }
 
@@ -113,6 +117,7 @@ impl HookName {
             Self::ListenClose => "connections that are lost when a listener is closed",
             Self::Connect => "failed connect calls",
             Self::ConnectAsync => "TCP connections that fail after connect has returned",
+            Self::Shed => "connections that are accepted and thrown away",
         }
     }
 
@@ -138,7 +143,9 @@ impl HookName {
                 R::QueueSynFlood,
                 R::QueueDropped,
             ],
-            Self::Accepted => &[R::QueueSlow, R::QueueStalled],
+            // Also what tells which listener a connection came by.
+            Self::Accepted => &[R::QueueSlow, R::QueueStalled, R::AcceptShed],
+            Self::Shed => &[R::AcceptShed],
             Self::Connect => &[
                 R::ConnectRefused,
                 R::ConnectTimeout,
@@ -168,6 +175,7 @@ impl HookName {
                 R::QueueDropped,
                 R::QueueSlow,
                 R::QueueStalled,
+                R::AcceptShed,
             ],
         }
     }
@@ -187,7 +195,10 @@ impl Attachment {
     /// out what would interrupt the same program, and this one has nothing to do in interrupts.
     #[must_use]
     pub fn can_miss(&self) -> bool {
-        !matches!(self.program, "connect_by_task" | "closed_tracepoint")
+        !matches!(
+            self.program,
+            "connect_by_task" | "closed_tracepoint" | "shed_tracepoint"
+        )
     }
 }
 
@@ -262,7 +273,8 @@ pub fn plan(
             };
             for tier in [Tier::Trampoline, Tier::Kprobe, Tier::Tracepoint] {
                 // There is one way, whatever the tier of the others.
-                let only = only.filter(|_| *hook != HookName::ConnectAsync);
+                let only =
+                    only.filter(|_| !matches!(hook, HookName::ConnectAsync | HookName::Shed));
                 if only.is_some_and(|only| only != tier) {
                     continue;
                 }
@@ -327,8 +339,11 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             attachments.extend(socket_states(features, "connect_by_task")?);
             Ok(attachments)
         }
+        (HookName::Shed, Tier::Tracepoint) => socket_states(features, "shed_tracepoint"),
         // Functions that change a socket's state may be inlined, the tracepoint in them never.
-        (HookName::ConnectAsync, _) => Err("a tracepoint sees it at the least cost".to_owned()),
+        (HookName::ConnectAsync | HookName::Shed, _) => {
+            Err("a tracepoint sees it at the least cost".to_owned())
+        }
         (_, Tier::Poll) => Err("no way to see it without a hook".to_owned()),
     }
 }
@@ -787,7 +802,7 @@ mod tests {
     #[test]
     fn the_cheapest_tier_comes_first() {
         for hook in plan(&recent(), None) {
-            if hook.hook == HookName::ConnectAsync {
+            if matches!(hook.hook, HookName::ConnectAsync | HookName::Shed) {
                 continue;
             }
             assert_eq!(

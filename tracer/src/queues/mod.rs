@@ -1,10 +1,12 @@
 //! What can be told of queues by looking at them (pure): what they dropped, where hooks do
-//! not see it, and which of them nobody serves.
+//! not see it, which of them nobody serves, and whose connections are thrown away.
 
 mod drops;
+mod sheds;
 mod stalls;
 
 pub use drops::Drops;
+pub use sheds::Sheds;
 pub use stalls::{Served, Stall, Stalls, Suspect};
 
 use crate::{

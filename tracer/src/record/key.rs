@@ -18,6 +18,9 @@ use crate::{
 pub struct KeyFields {
     /// Reason code.
     pub reason: &'static str,
+    /// Whether no call failed, and what happened is taken for a failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inferred: Option<bool>,
     /// Name of the errno, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errno: Option<String>,
@@ -25,7 +28,7 @@ pub struct KeyFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syscall: Option<&'static str>,
     /// `io_uring_accept`; `accept` for a syscall whose name is not known; `syn` or `ack` for
-    /// a packet that was dropped; `close` for a listener that was; `connect` or
+    /// a packet that was dropped; `close` for a listener or a connection that was; `connect` or
     /// `io_uring_connect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub op: Option<&'static str>,
@@ -241,6 +244,7 @@ impl KeyFields {
         let holders = who.holders.as_ref();
         Self {
             reason: key.reason.code(),
+            inferred: (key.reason == Reason::AcceptShed).then_some(true),
             errno: key.errno.map(|errno| errno::name(errno).into_owned()),
             syscall,
             op,
@@ -280,7 +284,7 @@ fn operation(key: &Key) -> Option<&'static str> {
         (reason, _) if reason.is_of_connect() => Some("connect"),
         (Reason::QueueSynOverflow | Reason::QueueSynFlood, _) => Some("syn"),
         (Reason::QueueAckOverflow | Reason::QueueRstOverflow, _) => Some("ack"),
-        (Reason::QueueAbandoned | Reason::ListenerClosed, _) => Some("close"),
+        (Reason::QueueAbandoned | Reason::ListenerClosed | Reason::AcceptShed, _) => Some("close"),
         (_, Op::IoUring) => Some("io_uring_accept"),
         (_, Op::Syscall) => Some("accept"),
         (_, Op::Network) => None,

@@ -25,6 +25,8 @@ pub struct Listening {
     pub who: Who,
     /// Connections that were accepted; `None` where no hook sees them.
     pub accepted: Option<u64>,
+    /// Connections that the program closed at once, unused; `None` where no hook sees them.
+    pub shed: Option<u64>,
     /// SYN cookies that were sent; `None` where no hook sees them.
     pub cookies: Option<u64>,
     /// How long connections waited in the queue.
@@ -36,6 +38,8 @@ pub struct Listening {
 pub struct Seen {
     /// Connections that are accepted.
     pub accepts: bool,
+    /// Connections that are thrown away.
+    pub shed: bool,
     /// SYN cookies.
     pub cookies: bool,
 }
@@ -63,6 +67,7 @@ impl Listening {
             }),
             who: Who::default(),
             accepted: see.accepts.then_some(stats.accepted),
+            shed: see.shed.then_some(stats.shed),
             cookies: see.cookies.then_some(stats.cookies),
             waited: jiffy.and_then(|jiffy| Waits::new(stats, jiffy)),
         }
@@ -110,6 +115,8 @@ pub struct ListeningFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    shed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cookies: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waited: Option<WaitFields>,
@@ -141,6 +148,7 @@ impl ListeningFields {
                 .map(|party| text::json(&party.facts.comm))
                 .filter(|comm| !comm.is_empty()),
             accepted: listening.accepted,
+            shed: listening.shed,
             cookies: listening.cookies,
             waited: listening.waited.as_ref().map(|waits| WaitFields {
                 max_ns: nanos(waits.longest),

@@ -307,6 +307,7 @@ pub(crate) fn listening() -> Listening {
         acceptor: Some(PROCESS),
         who,
         accepted: Some(12_000),
+        shed: Some(12),
         cookies: Some(3),
         waited: Some(Waits {
             slots: vec![

@@ -53,6 +53,10 @@ fn all_samples() -> Vec<(Failure, Who)> {
     for reason in [Reason::QueueSynOverflow, Reason::QueueStalled] {
         samples.push(samples::of_listener(reason));
     }
+    let (mut shed, who) = samples::rich();
+    shed.key.reason = Reason::AcceptShed;
+    shed.key.errno = None;
+    samples.push((shed, who));
     for reason in [Reason::ConnectRefused, Reason::QueueUnixFull] {
         samples.push(samples::of_connect(reason));
     }

@@ -154,13 +154,16 @@ fn aligned(row: &[String; COLUMNS.len()], widths: [usize; COLUMNS.len()]) -> Str
     line
 }
 
-/// Where connections waited for long, or cookies were sent.
+/// Where connections waited for long or were thrown away, or cookies were sent.
 fn listeners(text: &Text, run: &Run<'_>, lines: &mut Vec<String>) {
     let of_note = run
         .listeners
         .iter()
         .filter(|one| {
-            one.cookies.is_some_and(|cookies| cookies > 0)
+            [one.cookies, one.shed]
+                .into_iter()
+                .flatten()
+                .any(|count| count > 0)
                 || one
                     .waited
                     .as_ref()
@@ -181,6 +184,9 @@ fn listeners(text: &Text, run: &Run<'_>, lines: &mut Vec<String>) {
                 line,
                 "; waits in the queue: half below {half}, 99 % below {most}, longest {longest}"
             );
+        }
+        if let Some(shed) = one.shed.filter(|shed| *shed > 0) {
+            let _ = write!(line, "; {} of them closed at once", text.number(shed));
         }
         if let Some(cookies) = one.cookies.filter(|cookies| *cookies > 0) {
             let _ = write!(line, "; {} SYN cookies sent", text.number(cookies));

@@ -23,7 +23,7 @@ use pipeline::{Pipeline, READING};
 use watch::{Look, Watch};
 
 use crate::{
-    event::{Failure, Op, ProcessId, Tier},
+    event::{Failure, Key, Op, ProcessId, Tier},
     filter::Filter,
     kernel::{
         attach::HookStatus,
@@ -32,7 +32,7 @@ use crate::{
         session::{self, Session},
         words,
     },
-    queues::{Drops, Served, Stalls, Suspect},
+    queues::{Drops, Served, Sheds, Stalls, Suspect},
     record::Seen,
 };
 
@@ -114,6 +114,11 @@ async fn trace(options: &Options) -> Result<()> {
     run.finish().await
 }
 
+/// Whether it is a connection that was closed at once where that is nothing new.
+fn is_usual(sheds: &Sheds, key: &Key) -> bool {
+    key.reason == Reason::AcceptShed && key.socket_inode.is_some_and(|inode| sheds.is_usual(inode))
+}
+
 async fn next_look(queues: &mut Option<Queues>) -> Look {
     match queues {
         Some(queues) => queues.watch.next().await,
@@ -142,6 +147,7 @@ struct Run<'a> {
     pipeline: Pipeline<'a>,
     /// What looks at queues, if that is wanted.
     queues: Option<Queues>,
+    sheds: Sheds,
     jiffy: Option<Duration>,
 }
 
@@ -179,6 +185,7 @@ impl<'a> Run<'a> {
             session,
             pipeline: Pipeline::new(options),
             queues,
+            sheds: Sheds::default(),
             jiffy: jiffies::length(),
         })
     }
@@ -238,6 +245,9 @@ impl<'a> Run<'a> {
         let mut failures: Vec<Failure> = Vec::new();
         self.session.drain(|failure| failures.push(failure));
         for failure in failures {
+            if is_usual(&self.sheds, &failure.key) {
+                continue;
+            }
             self.note_acceptor(failure.key.op, failure.key.socket_inode);
             self.pipeline.exemplar(failure);
         }
@@ -246,10 +256,17 @@ impl<'a> Run<'a> {
     fn counts(&mut self) -> Result<()> {
         self.pipeline.tick();
         let counts = self.session.take_counts()?;
+        let session = &self.session;
+        self.sheds.reading(&counts, |inode| {
+            session.listener(inode).map(|stats| stats.accepted)
+        });
         // Those of the reading are all in the ring by now: names and lines come first.
         self.exemplars();
         let now = Instant::now();
         for count in counts {
+            if is_usual(&self.sheds, &count.key) {
+                continue;
+            }
             self.note_acceptor(count.key.op, count.key.socket_inode);
             self.pipeline.count(count, now);
         }
@@ -343,6 +360,8 @@ impl<'a> Run<'a> {
         }
         let see = Seen {
             accepts: self.session.is_hooked(HookName::Accepted),
+            shed: self.session.is_hooked(HookName::Shed)
+                && self.session.is_hooked(HookName::Accepted),
             cookies: self.session.is_hooked(HookName::ListenQueue) && !self.session.polls_queues(),
         };
         let listeners = self.session.listeners();
