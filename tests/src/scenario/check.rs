@@ -244,7 +244,10 @@ fn fields(found: &mut Vec<String>, kind: &str, truth: &Failures, key: &Key, scop
         key.fd.limit_copied.as_ref(),
     );
     if kind == "event" {
-        compare.known("fd.used", truth.used.as_ref(), key.fd.used.as_ref());
+        // Before 6.2 they are counted one by one: an emulated machine is too slow, at times.
+        if key.fd.used.is_some() || !is_guest() {
+            compare.known("fd.used", truth.used.as_ref(), key.fd.used.as_ref());
+        }
     }
     let times = if kind == "event" {
         [key.time, key.time]

@@ -21,6 +21,7 @@ use anyhow::{Context as _, Result, ensure};
 use self::processes::{comm_of, descendants, lower_limit};
 use self::strace::Trace;
 use crate::records::{Key, Records};
+use crate::sys::{Errno, SockAddr};
 use crate::tracer::{Tracer, wait_for};
 use crate::{sys, wait};
 
@@ -220,11 +221,11 @@ impl Running {
             }
         }
         for _ in 0..CLIENTS {
-            self.clients.push(TcpStream::connect(address)?);
+            self.clients.push(begin(address)?);
         }
         wait::until_true("accepts to fail with EMFILE", || {
             if server.sheds {
-                self.clients.push(TcpStream::connect(address)?);
+                self.clients.push(begin(address)?);
             }
             Ok(strace::count(trace, "EMFILE")? >= server.failures)
         })
@@ -289,6 +290,17 @@ impl Running {
         let log = self.logged(place).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(10)..].join("\n")
+    }
+}
+
+/// A client that does not wait until it is connected: a server that is exhausted may shorten its
+/// queue, and then nobody answers.
+fn begin(address: SocketAddr) -> Result<TcpStream> {
+    let client = sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
+    sys::set_nonblocking(&client)?;
+    match sys::connect(&client, &SockAddr::inet(address)) {
+        Ok(()) | Err(Errno(libc::EINPROGRESS)) => Ok(client.into()),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::full::Full;
 use super::listening::{Listening, queued_connections};
 use super::{Stage, fail};
+use crate::scenario::env::is_guest;
 use crate::sys::{self, Call, SockAddr};
 use crate::truth::{Failures, Listening as Listened, Process, Tally};
 use crate::wait;
@@ -316,7 +317,7 @@ pub fn cookies(stage: &mut Stage) -> Result<()> {
     set("tcp_syncookies", "1")?;
     let listening = Listening::tcp4(4)?;
     sys::defer_accept(listening.socket(), 60)?;
-    let _begun = listening.begin_many(4)?;
+    let begun = listening.begin_many(4)?;
     let process = Process::current()?;
     stage.ready()?;
     let before = Counters::read()?;
@@ -326,8 +327,11 @@ pub fn cookies(stage: &mut Stage) -> Result<()> {
         clients.push(listening.begin()?);
         Ok(Counters::read()?.since(before).cookies >= 3)
     })?;
+    let tries = clients.len();
+    // What is put off would be queued after some seconds, and find no room.
+    drop((begun, clients));
     let counted = settled()?.since(before);
-    ensure!(counted.drops == 0 && clients.len() <= 4, "{counted:?}");
+    ensure!(counted.drops == 0 && tries <= 4, "{counted:?}");
     stage.report(&Tally {
         pids: vec![process.pid],
         failures: Vec::new(),
@@ -464,19 +468,18 @@ pub fn slow(stage: &mut Stage) -> Result<()> {
 
 /// Connections wait, and nobody accepts for a while, then somebody does.
 pub fn stalled(stage: &mut Stage) -> Result<()> {
-    const STALL: Duration = Duration::from_millis(4_200);
+    // Where processors are emulated, everything takes longer.
+    let stall = Duration::from_millis(if is_guest() { 10_000 } else { 4_200 });
     quiet()?;
     let listening = Listening::tcp4(16)?;
     let process = Process::current()?;
     stage.ready()?;
     let begun = Instant::now();
     let clients = listening.queue_up(2)?;
-    std::thread::sleep(STALL);
+    std::thread::sleep(stall);
     drop(sys::accept4(listening.fd(), 0)?);
     drop(sys::accept4(listening.fd(), 0)?);
     let ended = begun.elapsed();
-    // The end is seen by the look that follows.
-    std::thread::sleep(Duration::from_millis(1_500));
     // Which of the two is the oldest, the kernel knows to a jiffy only.
     let address = names(&clients, "127.0.0.1")?;
     let mut truth = listening.truth_of_any_queue();
@@ -489,7 +492,8 @@ pub fn stalled(stage: &mut Stage) -> Result<()> {
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos());
     failure.waited = Some((
         nanos(Duration::from_secs(2))?,
-        nanos(ended + Duration::from_millis(1_500))?,
+        // The end is seen by the look that follows.
+        nanos(ended + Duration::from_secs(5))?,
     ));
     one_failure(stage, &process, failure)
 }

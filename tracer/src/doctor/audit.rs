@@ -1,7 +1,7 @@
 //! `doctor --audit`: what turnaway counts, beside what the kernel itself has counted meanwhile.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write as _,
     path::Path,
     thread,
@@ -17,7 +17,7 @@ use crate::{
     event::{Count, Tier},
     kernel::session::{Options, Session},
     queues::Drops,
-    sockets::{Namespace, Poll, Poller, TcpExt},
+    sockets::{Poll, Poller, TcpExt},
 };
 
 /// The reasons whose counts must add up to the kernel's.
@@ -58,7 +58,9 @@ pub struct Compared {
     /// What turnaway counted.
     pub counted: Numbers,
     /// How much the kernel's counters grew: `TcpExt` of `/proc/net/netstat`.
-    pub kernel: Numbers,
+    /// `None` where the namespace was gone before they could be read for the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Numbers>,
 }
 
 /// Drops of a network namespace.
@@ -93,11 +95,14 @@ impl Audit {
         ready();
         let deadline = Instant::now() + duration;
         let mut last = first.clone();
+        let mut gone = BTreeSet::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             thread::sleep(left.min(READING));
             let at_ns = monotonic_ns();
-            last = merged(last, poller.poll());
+            let newest = poller.poll();
+            gone.extend(gone_since(&last, &newest));
+            last = newest;
             let mut counts = session.take_counts()?;
             if polls {
                 counts.extend(drops.poll(&last, at_ns));
@@ -120,12 +125,13 @@ impl Audit {
                 .and_then(|hook| hook.attached.as_ref())
                 .map(|(tier, _)| *tier)
         };
-        Ok(Self::compare(&first, &last, &counted, tier, lost))
+        Ok(Self::compare(&first, &last, &gone, &counted, tier, lost))
     }
 
     fn compare(
         first: &Poll,
         last: &Poll,
+        gone: &BTreeSet<u32>,
         counted: &HashMap<u32, Numbers>,
         tier: Option<Tier>,
         lost: u64,
@@ -135,6 +141,7 @@ impl Audit {
             .iter()
             .filter_map(|namespace| Some((namespace.inode, namespace.counters?)))
             .collect();
+        let counted_in = |netns: u32| counted.get(&netns).copied().unwrap_or_default();
         let mut compared: BTreeMap<u32, Compared> = BTreeMap::new();
         for namespace in &last.namespaces {
             let Some(after) = namespace.counters else {
@@ -147,16 +154,25 @@ impl Audit {
                 namespace.inode,
                 Compared {
                     netns: namespace.inode,
-                    counted: counted.get(&namespace.inode).copied().unwrap_or_default(),
-                    kernel: Numbers {
+                    counted: counted_in(namespace.inode),
+                    kernel: Some(Numbers {
                         overflows: grown(
                             after.listen_overflows,
                             before.map(|before| before.listen_overflows),
                         ),
                         drops: grown(after.listen_drops, before.map(|before| before.listen_drops)),
-                    },
+                    }),
                 },
             );
+        }
+        // What those had counted by their end, nobody knows.
+        for &netns in gone {
+            let compared = compared.entry(netns).or_insert_with(|| Compared {
+                netns,
+                counted: counted_in(netns),
+                kernel: None,
+            });
+            compared.kernel = None;
         }
         let namespaces: Vec<Compared> = compared.into_values().collect();
         Self {
@@ -180,15 +196,23 @@ impl Audit {
             "     NETNS       OVERFLOWS      KERNEL       DROPS      KERNEL"
         );
         for one in &self.namespaces {
-            let mark = if one.agrees() { "ok" } else { "--" };
+            let mark = match one.kernel {
+                None => "??",
+                Some(_) if one.agrees() => "ok",
+                Some(_) => "--",
+            };
+            let kernel = |number: fn(Numbers) -> u64| {
+                let known = one.kernel.map(|kernel| number(kernel).to_string());
+                known.unwrap_or_else(|| "?".to_owned())
+            };
             let _ = writeln!(
                 out,
                 "[{mark}] {:<11} {:>9} {:>11} {:>11} {:>11}",
                 one.netns,
                 one.counted.overflows,
-                one.kernel.overflows,
+                kernel(|kernel| kernel.overflows),
                 one.counted.drops,
-                one.kernel.drops
+                kernel(|kernel| kernel.drops)
             );
         }
         if self.lost > 0 {
@@ -212,25 +236,26 @@ impl Audit {
 }
 
 impl Compared {
+    /// As far as it is known.
     fn agrees(&self) -> bool {
-        self.counted == self.kernel
+        self.kernel.is_none_or(|kernel| kernel == self.counted)
     }
 }
 
-/// The newer poll, and of the older one the namespaces that are gone: their counters still say
-/// what they had counted when they were seen last.
-fn merged(older: Poll, mut newer: Poll) -> Poll {
-    let there: Vec<u32> = newer.namespaces.iter().map(|one| one.inode).collect();
-    let gone = older
+/// Namespaces of an older poll that are gone in a newer one. Their numbers may be those of
+/// others by then.
+fn gone_since(older: &Poll, newer: &Poll) -> Vec<u32> {
+    let there: HashMap<u32, Option<u64>> = newer
         .namespaces
-        .into_iter()
-        .filter(|one| !there.contains(&one.inode))
-        .map(|one| Namespace {
-            listeners: Vec::new(),
-            ..one
-        });
-    newer.namespaces.extend(gone);
-    newer
+        .iter()
+        .map(|one| (one.inode, one.cookie))
+        .collect();
+    older
+        .namespaces
+        .iter()
+        .filter(|one| there.get(&one.inode) != Some(&one.cookie))
+        .map(|one| one.inode)
+        .collect()
 }
 
 fn add(counted: &mut HashMap<u32, Numbers>, counts: &[Count]) {
@@ -255,6 +280,7 @@ fn add(counted: &mut HashMap<u32, Numbers>, counts: &[Count]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sockets::Namespace;
 
     fn poll(netns: u32, overflows: u64, drops: u64) -> Poll {
         Poll {
@@ -283,7 +309,14 @@ mod tests {
     fn a_difference_is_found_and_said() {
         let counted = HashMap::from([(7, numbers(3, 4))]);
         let audit = |last: &Poll, lost| {
-            Audit::compare(&poll(7, 10, 20), last, &counted, Some(Tier::Kprobe), lost)
+            Audit::compare(
+                &poll(7, 10, 20),
+                last,
+                &BTreeSet::new(),
+                &counted,
+                Some(Tier::Kprobe),
+                lost,
+            )
         };
         let good = audit(&poll(7, 13, 24), 0);
         assert!(good.agrees && good.text().contains("agree."), "{good:?}");
@@ -293,11 +326,21 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_is_gone_is_still_compared() {
-        let last = merged(poll(8, 5, 5), poll(7, 0, 0));
+    fn what_a_namespace_that_is_gone_had_counted_is_not_known() {
+        let (first, last) = (poll(8, 5, 5), poll(7, 0, 0));
+        let gone: BTreeSet<u32> = gone_since(&first, &last).into_iter().collect();
+        assert_eq!(gone, BTreeSet::from([8]));
         let counted = HashMap::from([(8, numbers(5, 5))]);
-        let audit = Audit::compare(&poll(7, 0, 0), &last, &counted, None, 0);
+        let audit = Audit::compare(&first, &last, &gone, &counted, None, 0);
         assert_eq!(audit.namespaces.len(), 2);
-        assert!(audit.agrees);
+        assert_eq!(audit.namespaces[1].kernel, None);
+        assert!(audit.agrees && audit.text().contains("[??] 8 "));
+
+        // Its number is another's now.
+        let mut reused = poll(8, 0, 0);
+        reused.namespaces[0].cookie = Some(1);
+        assert_eq!(gone_since(&first, &reused), [8]);
+        let audit = Audit::compare(&first, &reused, &gone, &counted, None, 0);
+        assert_eq!(audit.namespaces[0].kernel, None);
     }
 }

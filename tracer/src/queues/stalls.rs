@@ -192,18 +192,20 @@ impl Stalls {
     /// is not among them is told by the hooks alone.
     #[must_use]
     pub fn suspects(&self, poll: &Poll) -> Vec<Suspect> {
-        let mut suspects: Vec<Suspect> = poll
+        // Those whose stall is told already come last.
+        let mut suspects: Vec<(bool, Suspect)> = poll
             .namespaces
             .iter()
             .flat_map(|namespace| {
-                namespace
-                    .listeners
-                    .iter()
-                    .filter(|found| self.queues.contains_key(&found.inode))
-                    .filter_map(|found| suspect_of(namespace.inode, found.address.as_ref()))
+                namespace.listeners.iter().filter_map(|found| {
+                    let queue = self.queues.get(&found.inode)?;
+                    let suspect = suspect_of(namespace.inode, found.address.as_ref())?;
+                    Some((queue.stalled_ns.is_some(), suspect))
+                })
             })
             .collect();
-        suspects.sort_by_key(|suspect| (suspect.netns, suspect.port));
+        suspects.sort_by_key(|(told, suspect)| (*told, suspect.netns, suspect.port));
+        let mut suspects: Vec<Suspect> = suspects.into_iter().map(|(_, suspect)| suspect).collect();
         suspects.dedup();
         suspects.truncate(SUSPECTS);
         suspects
