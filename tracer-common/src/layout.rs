@@ -71,6 +71,8 @@ layout! {
     socket_sk: "socket.sk";
     /// `AF_*`.
     sock_family: "sock.__sk_common.skc_family";
+    /// State: `TCP_LISTEN` is every stream family's.
+    sock_state: "sock.__sk_common.skc_state";
     /// Local port, host order.
     sock_num: "sock.__sk_common.skc_num";
     /// Local port, network order, as it was sent.
@@ -284,6 +286,8 @@ pub struct Settings {
     pub uring_accepted: u32,
     /// 1: keep the number of drops of listeners that are closed, for user space polls it.
     pub final_drops: u32,
+    /// From this long a connect that waits is slow, nanoseconds; `u64::MAX` is never.
+    pub slow_ns: u64,
 }
 
 impl Settings {
@@ -293,6 +297,7 @@ impl Settings {
         slow_jiffies: u32::MAX,
         uring_accepted: 0,
         final_drops: 0,
+        slow_ns: u64::MAX,
     };
 }
 

@@ -123,6 +123,7 @@ fn call_failed<C: EbpfContext>(ctx: &C, ret: i64, fd: u64, target: Target, tier:
             tier,
             sk,
             target,
+            waited_ns: 0,
         },
     )
 }

@@ -190,6 +190,8 @@ pub(crate) struct Connect {
     pub(crate) sk: Option<Addr>,
     /// Where to.
     pub(crate) target: Target,
+    /// How long it waited, nanoseconds, where it did not fail.
+    pub(crate) waited_ns: u64,
 }
 
 /// Counts a connect call of the current task that failed, and may write an exemplar of it.
@@ -213,7 +215,7 @@ pub(crate) fn connect<C: EbpfContext>(ctx: &C, reason: Reason, failure: &Connect
         ctx,
         &key,
         1,
-        0,
+        failure.waited_ns,
         |process, listener| {
             let call = facts::connect_call(task);
             if call.number == u64::from(global!(SYSCALL_LAYOUT.connect)) {

@@ -30,6 +30,7 @@ mod maps;
 mod queue;
 mod shed;
 mod target;
+mod unix_wait;
 
 /// The programs call helpers that the kernel keeps for GPL-compatible programs.
 #[unsafe(link_section = "license")]

@@ -117,6 +117,18 @@ pub(crate) static URING_CALLS: LruHashMap<u64, UringCall> = LruHashMap::with_max
 #[map]
 pub(crate) static ACCEPT_CALLS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
 
+/// A connect that waits for room in an AF_UNIX listener's queue.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct UnixWait {
+    /// Since when, nanoseconds of `CLOCK_MONOTONIC`.
+    pub(crate) since_ns: u64,
+}
+
+/// Those, by thread.
+#[map]
+pub(crate) static UNIX_WAITS: LruHashMap<u64, UnixWait> = LruHashMap::with_max_entries(8192, 0);
+
 /// A TCP connection that is being made: whose it is, from the moment that it was asked for,
 /// since nobody is current when it fails.
 #[derive(Clone, Copy)]

@@ -347,7 +347,12 @@ impl Count {
 impl Key {
     /// Whether it is about how long connections wait.
     fn is_about_waiting(&self) -> bool {
-        self.reason == Reason::QueueSlow
+        match self.reason {
+            Reason::QueueSlow => true,
+            // One that fails does so at once, or says when it gives up.
+            Reason::QueueUnixFull => self.errno.is_none(),
+            _ => false,
+        }
     }
 
     fn decode(raw: &FailureKey) -> Option<Self> {

@@ -128,6 +128,7 @@ pub fn why_no_tier(tier: &str, hook: &str) -> Option<String> {
             (!format.is_empty() && !format.contains(" req;"))
                 .then(|| "io_uring_complete does not carry the request".to_owned())
         }
+        ("tracepoint", "unix_wait") => Some("no tracepoint says that a connect waits".to_owned()),
         _ => None,
     }
 }

@@ -183,6 +183,9 @@ pub const ALL: &[Scenario] = &[
     client("connect_unix_full", connect::unix_full_path).of_others(),
     client("connect_unix_full_abstract", connect::unix_full_abstract).of_others(),
     client("connect_unix_full_seqpacket", connect::unix_full_seqpacket).of_others(),
+    client("connect_unix_waited", connect::unix_waited)
+        .of_others()
+        .seen_by("unix_wait", &["queue.unix_full"]),
     client("connect_denied", connect::denied).of_others(),
     client(
         "connect_denied_by_security_module",

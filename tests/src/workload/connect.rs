@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -15,6 +15,7 @@ use super::processes::{Family, PATIENCE};
 use super::{Stage, fail_at};
 use crate::sys::{self, Call, Errno, SockAddr};
 use crate::truth::{Failures, Process, Tally};
+use crate::wait;
 
 /// A SYN is sent twice, and given up after three seconds.
 const SYN_RETRIES: i32 = 1;
@@ -583,6 +584,55 @@ pub fn unix_full_abstract(stage: &mut Stage) -> Result<()> {
 /// Of type SOCK_SEQPACKET.
 pub fn unix_full_seqpacket(stage: &mut Stage) -> Result<()> {
     unix_full(stage, &Listening::unix_seqpacket(1)?)
+}
+
+/// A server that is late, and clients of another process that wait for it: one for long.
+pub fn unix_waited(stage: &mut Stage) -> Result<()> {
+    const WAIT: Duration = Duration::from_millis(900);
+    let listening = Listening::unix_path(1)?;
+    let server = Process::current()?.pid;
+    let _clients = listening.queue_up(2)?;
+    stage.ready()?;
+    let mut family = Family::new()?;
+    let (hold, release) = sys::pipe()?;
+    let begun = Instant::now();
+    let pid = family.fork(|report| {
+        sys::set_thread_name(c"unix-client")?;
+        let client = listening.client()?;
+        listening.connect(&client)?;
+        // There is room for one more by now.
+        let swift = listening.client()?;
+        listening.connect(&swift)?;
+        report()?;
+        sys::poll_readable(hold.as_raw_fd(), PATIENCE)?;
+        Ok(())
+    })?;
+    wait::until_true("the client to wait", || {
+        // The number of the call that it is blocked in.
+        let call = fs::read_to_string(format!("/proc/{pid}/syscall"))?;
+        Ok(call.starts_with(&format!("{} ", libc::SYS_connect)))
+    })?;
+    let waits = Instant::now();
+    // Not a wait for something: it is the time that is under test.
+    thread::sleep(WAIT);
+    let least = waits.elapsed();
+    for _ in 0..2 {
+        drop(sys::accept4(listening.fd(), 0)?);
+    }
+    let client = family.report_of(pid)?.short_lived();
+    let most = begun.elapsed();
+    let truth = listening.truth(0).from_afar();
+    let path = truth.path.clone().context("no path")?;
+    let mut failures = Failures::connect(client.clone(), &path, Errno(libc::EAGAIN), 1);
+    failures.errno.clear();
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos());
+    failures.waited = Some((nanos(least)?, nanos(most)?));
+    stage.report(&Tally {
+        pids: vec![server, client.pid],
+        ..tally(&client, vec![failures.at(truth, server)])
+    })?;
+    sys::write_byte(&release)?;
+    family.wait_for_all()
 }
 
 /// Nobody may write to the socket's file.

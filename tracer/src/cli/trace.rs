@@ -68,7 +68,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 10)]
     exemplars: u32,
 
-    /// From this long in the queue an accepted connection is slow
+    /// From this long in the queue an accepted connection is slow, or a connect that waits for room in one
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "500ms")]
     slow: Duration,
 

@@ -45,6 +45,7 @@ pub const FUNCTIONS: &[&str] = &[
     "tcp_v4_syn_recv_sock",
     "tcp_v6_syn_recv_sock",
     "unix_accept",
+    "unix_wait_for_peer",
 ];
 
 /// Tracepoints that hooks may sit at, through BTF.
@@ -76,6 +77,8 @@ pub enum HookName {
     ConnectAsync,
     /// Connections that their program closes first, unused.
     Shed,
+    /// connect(2) that waits for room in the queue of an AF_UNIX listener.
+    UnixWait,
 }
 
 impl HookName {
@@ -89,6 +92,7 @@ impl HookName {
         Self::Connect,
         Self::ConnectAsync,
         Self::Shed,
+        Self::UnixWait,
     ];
 
     /// Its name in text and JSON.
@@ -103,6 +107,7 @@ impl HookName {
             Self::Connect => "connect",
             Self::ConnectAsync => "connect_async",
             Self::Shed => "shed",
+            Self::UnixWait => "unix_wait",
         }
     }
 
@@ -118,6 +123,7 @@ impl HookName {
             Self::Connect => "failed connect calls",
             Self::ConnectAsync => "TCP connections that fail after connect has returned",
             Self::Shed => "connections that are accepted and thrown away",
+            Self::UnixWait => "connect calls that wait for room in a queue",
         }
     }
 
@@ -146,6 +152,7 @@ impl HookName {
             // Also what tells which listener a connection came by.
             Self::Accepted => &[R::QueueSlow, R::QueueStalled, R::AcceptShed],
             Self::Shed => &[R::AcceptShed],
+            Self::UnixWait => &[R::QueueUnixFull],
             Self::Connect => &[
                 R::ConnectRefused,
                 R::ConnectTimeout,
@@ -344,6 +351,31 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
         (HookName::ConnectAsync | HookName::Shed, _) => {
             Err("a tracepoint sees it at the least cost".to_owned())
         }
+        (HookName::UnixWait, Tier::Trampoline) => {
+            unix_wait(features)?;
+            // The end first, as in [`pair`].
+            Ok(vec![
+                Attachment {
+                    program: "unix_wait_fexit",
+                    target: Target::Fexit("unix_wait_for_peer"),
+                },
+                Attachment {
+                    program: "unix_wait_fentry",
+                    target: Target::Fentry("unix_wait_for_peer"),
+                },
+            ])
+        }
+        (HookName::UnixWait, Tier::Kprobe) => {
+            unix_wait(features)?;
+            Ok(pair(
+                "unix_wait_kprobe",
+                "unix_wait_kretprobe",
+                "unix_wait_for_peer",
+            ))
+        }
+        (HookName::UnixWait, Tier::Tracepoint) => {
+            Err("no tracepoint says that a connect waits".to_owned())
+        }
         (_, Tier::Poll) => Err("no way to see it without a hook".to_owned()),
     }
 }
@@ -485,6 +517,14 @@ fn socket_states(features: &Features, program: &'static str) -> Result<Vec<Attac
         &["struct sock *", "int", "int"],
     )
     .map(|()| one(program, Target::BtfTracepoint("inet_sock_set_state")))
+}
+
+fn unix_wait(features: &Features) -> Result<(), String> {
+    expect(
+        "unix_wait_for_peer",
+        features.functions.get("unix_wait_for_peer"),
+        &["struct sock *", "long int"],
+    )
 }
 
 fn absent(function: &str) -> String {
@@ -802,7 +842,10 @@ mod tests {
     #[test]
     fn the_cheapest_tier_comes_first() {
         for hook in plan(&recent(), None) {
-            if matches!(hook.hook, HookName::ConnectAsync | HookName::Shed) {
+            if matches!(
+                hook.hook,
+                HookName::ConnectAsync | HookName::Shed | HookName::UnixWait
+            ) {
                 continue;
             }
             assert_eq!(
@@ -924,7 +967,7 @@ mod tests {
         );
         assert_eq!(
             names(|reason| reason == Reason::QueueUnixFull),
-            [HookName::Connect]
+            [HookName::Connect, HookName::UnixWait]
         );
         assert_eq!(
             names(|reason| reason == Reason::ConnectReset),

@@ -340,6 +340,7 @@ fn settings(options: &Options, plans: &[HookPlan], jiffy: Option<Duration>) -> S
         },
         uring_accepted: u32::from(traced),
         final_drops: u32::from(polled),
+        slow_ns: u64::try_from(options.slow.as_nanos()).unwrap_or(u64::MAX),
     }
 }
 

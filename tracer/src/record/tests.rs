@@ -60,6 +60,10 @@ fn all_samples() -> Vec<(Failure, Who)> {
     for reason in [Reason::ConnectRefused, Reason::QueueUnixFull] {
         samples.push(samples::of_connect(reason));
     }
+    let (mut waited, who) = samples::of_connect(Reason::QueueUnixFull);
+    waited.key.errno = None;
+    waited.waited_ns = Some(900_000_000);
+    samples.push((waited, who));
     let (mut uring, who) = samples::of_connect(Reason::ConnectTimeout);
     uring.key.op = Op::IoUring;
     uring.key.target = Some(Target::Vsock { cid: 2, port: 1 });
