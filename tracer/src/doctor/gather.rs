@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use rustix::thread::CapabilitySet;
 
-use super::{Capability, Check, Hook, Kernel, Refusal, Report};
+use super::{Capability, Check, Hook, Kernel, Refusal, Report, facts};
 use crate::{
     event::Tier,
     kernel::{
@@ -57,6 +57,7 @@ impl Report {
             Ok(session) => (session.hooks().iter().map(hook).collect(), None),
             Err(error) => (Vec::new(), Some(format!("{error:#}"))),
         };
+        let (found, conntrack) = facts::find(Path::new("/"));
         Self {
             schema: "turnaway/1",
             kind: "doctor",
@@ -70,8 +71,21 @@ impl Report {
             capabilities: capabilities(),
             hooks,
             absent_fields,
+            conntrack: conntrack_check(conntrack),
+            risks: found.risks,
+            risks_unknown: found.unknown,
         }
     }
+}
+
+/// Not a fault either way: it says whether `net.conntrack_full` can happen.
+fn conntrack_check(conntrack: Option<(u64, Option<u64>)>) -> Check {
+    let detail = match conntrack {
+        None => "not in use: nf_conntrack is not loaded".to_owned(),
+        Some((count, None)) => format!("{count} connections, without a limit"),
+        Some((count, Some(max))) => format!("{count} of {max} connections"),
+    };
+    Check { ok: true, detail }
 }
 
 fn running_kernel() -> Kernel {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A listener as a poll found it, in the terms of failures.
-fn listener_of(found: &sockets::Listener, netns: u32) -> Listener {
+pub(crate) fn listener_of(found: &sockets::Listener, netns: u32) -> Listener {
     Listener {
         fd: None,
         family: Some(found.family),
