@@ -11,7 +11,7 @@ use super::risks::{self, Facts, Found};
 use crate::{
     advice::System,
     attribute::{Attributor, survey::survey},
-    sockets::{Poll, Poller},
+    sockets::{Conntrack, Poll, Poller},
     text,
 };
 
@@ -21,7 +21,7 @@ const SURVEY: Duration = Duration::from_secs(5);
 const IDENTITIES: usize = 1000;
 
 /// The risks of this host, and how its connection tracking is.
-pub(super) fn find(root: &Path) -> (Found, Option<(u64, Option<u64>)>) {
+pub(super) fn find(root: &Path) -> (Found, Option<Conntrack>) {
     let mut poller = Poller::new(root).with_settings();
     let poll = poller.poll();
     let deadline = Instant::now() + SURVEY;
@@ -48,10 +48,8 @@ pub(super) fn find(root: &Path) -> (Found, Option<(u64, Option<u64>)>) {
         .take(IDENTITIES)
         .filter_map(|process| Some((process.pid, attributor.of_pid(process.pid)?)))
         .collect();
-    let conntrack = poll.namespaces.first().and_then(|own| {
-        let conntrack = own.conntrack.as_ref()?;
-        Some((conntrack.count, conntrack.max))
-    });
+    let own = poll.namespaces.first();
+    let conntrack = own.and_then(|own| own.conntrack.clone());
     facts.namespaces = poll.namespaces;
     facts.survey = survey;
     let mut found = risks::risks(&facts);

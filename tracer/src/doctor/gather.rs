@@ -15,6 +15,7 @@ use crate::{
         session::{Options, Session},
         tracefs, words,
     },
+    sockets::Conntrack,
     text,
 };
 
@@ -71,21 +72,35 @@ impl Report {
             capabilities: capabilities(),
             hooks,
             absent_fields,
-            conntrack: conntrack_check(conntrack),
+            conntrack: conntrack_check(conntrack.as_ref()),
             risks: found.risks,
             risks_unknown: found.unknown,
         }
     }
 }
 
-/// Not a fault either way: it says whether `net.conntrack_full` can happen.
-fn conntrack_check(conntrack: Option<(u64, Option<u64>)>) -> Check {
-    let detail = match conntrack {
-        None => "not in use: nf_conntrack is not loaded".to_owned(),
-        Some((count, None)) => format!("{count} connections, without a limit"),
-        Some((count, Some(max))) => format!("{count} of {max} connections"),
+/// Whether `net.conntrack_full` can happen, and be seen.
+fn conntrack_check(conntrack: Option<&Conntrack>) -> Check {
+    let Some(table) = conntrack else {
+        return Check {
+            ok: true,
+            detail: "not in use: nf_conntrack is not loaded".to_owned(),
+        };
     };
-    Check { ok: true, detail }
+    let of = table.max.map_or_else(
+        || ", without a limit".to_owned(),
+        |max| format!(" of {max}"),
+    );
+    let ok = table.processors.is_some();
+    let silent = if ok {
+        ""
+    } else {
+        "; what is dropped is not told (CONFIG_NF_CONNTRACK_PROCFS)"
+    };
+    Check {
+        ok,
+        detail: format!("{}{of} connections are tracked here{silent}", table.count),
+    }
 }
 
 fn running_kernel() -> Kernel {
@@ -195,7 +210,22 @@ fn hook(status: &HookStatus) -> Hook {
 
 #[cfg(test)]
 mod tests {
-    use super::bracketed;
+    use super::{Conntrack, bracketed, conntrack_check};
+
+    #[test]
+    fn connections_that_are_not_tracked_are_no_fault() {
+        let none = conntrack_check(None);
+        assert!(none.ok && none.detail.starts_with("not in use"));
+        let mut table = Conntrack {
+            count: 3,
+            max: Some(8),
+            processors: Some(Vec::new()),
+        };
+        let told = conntrack_check(Some(&table));
+        assert!(told.ok && told.detail.starts_with("3 of 8 "), "{told:?}");
+        table.processors = None;
+        assert!(!conntrack_check(Some(&table)).ok, "drops are not told");
+    }
 
     #[test]
     fn the_chosen_mode_is_the_bracketed_one() {

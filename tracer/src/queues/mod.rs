@@ -1,11 +1,14 @@
 //! What can be told of queues by looking at them (pure): what they dropped, where hooks do
-//! not see it, and which of them nobody serves.
+//! not see it, and which of them nobody serves; and the same of what is dropped before it gets
+//! to one.
 
 mod drops;
 mod stalls;
+mod tables;
 
 pub use drops::Drops;
 pub use stalls::{Served, Stall, Stalls, Suspect};
+pub use tables::Tables;
 
 use crate::{
     event::{Listener, Queue},

@@ -60,6 +60,7 @@ fn all_samples() -> Vec<(Failure, Who)> {
     uring.key.op = Op::IoUring;
     uring.key.target = Some(Target::Vsock { cid: 2, port: 1 });
     samples.push((uring, who));
+    samples.push(samples::of_conntrack());
     samples
 }
 
@@ -253,6 +254,7 @@ fn the_schema_has_no_field_that_no_record_has() {
             note("listener", &key["listener"]);
             note("fd", &key["fd"]);
             note("peer", &key["peer"]);
+            note("conntrack", &key["conntrack"]);
             for holder in key["holders"].as_array().into_iter().flatten() {
                 note("holder", holder);
             }
@@ -277,7 +279,7 @@ fn the_schema_has_no_field_that_no_record_has() {
 fn every_field_is_documented() {
     // How the document writes the fields of objects in objects.
     let written = |definition: &str, field: &str| match definition {
-        "parent" | "container" | "lost" => format!("`{definition}.{field}`"),
+        "parent" | "container" | "lost" | "conntrack" => format!("`{definition}.{field}`"),
         "pod" => format!("`container.pod.{field}`"),
         "hook" => format!("`hooks[].{field}`"),
         "listening" => format!("`listeners[].{field}`"),
@@ -297,7 +299,7 @@ fn every_field_is_documented() {
             // An object is documented by its fields.
             let is_object = matches!(
                 name,
-                "server" | "parent" | "container" | "pod" | "lost" | "peer"
+                "server" | "parent" | "container" | "pod" | "lost" | "peer" | "conntrack"
             );
             !is_object && !DOCUMENT.contains(&written(definition, name))
         })

@@ -222,7 +222,7 @@ impl Text {
     pub fn whose(&self, failures: &Failures<'_>) -> String {
         match &failures.who.party {
             Some(party) => format!("process {}", party.id.pid),
-            None => name::listener(failures.listener)
+            None => name::about(failures.key, failures.listener, failures.who)
                 .unwrap_or_else(|| "an unknown listener".to_owned()),
         }
     }
