@@ -1,7 +1,7 @@
 //! All processes at a glance: their descriptors, their limits, and who holds which socket.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     fs, io,
     os::unix::ffi::OsStrExt as _,
     path::Path,
@@ -61,7 +61,7 @@ impl Survey {
 /// Looks at every process under `root`, and at which of `sockets` it holds. Ends after
 /// `budget` with what it found.
 #[must_use]
-pub fn survey(root: &Path, sockets: &HashSet<u64>, budget: Duration) -> Survey {
+pub fn survey(root: &Path, sockets: &BTreeSet<u64>, budget: Duration) -> Survey {
     let deadline = Instant::now() + budget;
     let Ok(entries) = fs::read_dir(root.join("proc")) else {
         return Survey::default();
@@ -113,7 +113,7 @@ struct Held {
 }
 
 /// Which of the sockets have a descriptor in a directory of links.
-fn held(descriptors: &Path, sockets: &HashSet<u64>, deadline: Instant) -> Held {
+fn held(descriptors: &Path, sockets: &BTreeSet<u64>, deadline: Instant) -> Held {
     let mut held = Held {
         holds: Vec::new(),
         count: 0,
@@ -161,7 +161,7 @@ fn is_gone(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::{
-        collections::HashSet,
+        collections::BTreeSet,
         fs,
         net::TcpListener,
         os::{fd::AsRawFd as _, unix::fs::MetadataExt as _, unix::fs::symlink},
@@ -194,7 +194,7 @@ mod tests {
                 symlink(link, process.join("fd").join(number.to_string())).unwrap();
             }
         }
-        let found = survey(root.path(), &HashSet::from([11, 13]), BUDGET);
+        let found = survey(root.path(), &BTreeSet::from([11, 13]), BUDGET);
         assert!(found.is_of_all());
         let holders: Vec<u32> = found.holders()[&11].iter().map(|it| it.pid).collect();
         assert_eq!(holders, [7, 8], "a zombie holds nothing");
@@ -203,8 +203,8 @@ mod tests {
         assert_eq!(seven.used, Some(3));
         assert_eq!(seven.netns, Some(99));
         assert_eq!(seven.nofile.unwrap().soft, Some(64));
-        assert!(!survey(root.path(), &HashSet::new(), Duration::ZERO).complete);
-        assert!(!survey(Path::new("/nowhere"), &HashSet::new(), BUDGET).complete);
+        assert!(!survey(root.path(), &BTreeSet::new(), Duration::ZERO).complete);
+        assert!(!survey(Path::new("/nowhere"), &BTreeSet::new(), BUDGET).complete);
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let link = format!("/proc/self/fd/{}", listener.as_raw_fd());
         let inode = fs::metadata(link).unwrap().ino();
-        let found = survey(Path::new("/"), &HashSet::from([inode]), BUDGET);
+        let found = survey(Path::new("/"), &BTreeSet::from([inode]), BUDGET);
         // A child that another test starts may hold it for a moment.
         let holders = found.holders();
         let own = holders[&inode]

@@ -1,7 +1,7 @@
 //! Reads what risks are looked for in. Nothing of it needs eBPF.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     fs,
     path::Path,
     time::{Duration, Instant},
@@ -60,7 +60,7 @@ pub(super) fn find(root: &Path) -> (Found, Option<Conntrack>) {
     (found, conntrack)
 }
 
-fn sockets(poll: &Poll) -> HashSet<u64> {
+fn sockets(poll: &Poll) -> BTreeSet<u64> {
     let listeners = poll.namespaces.iter().flat_map(|one| &one.listeners);
     listeners
         .map(|listener| listener.inode)
@@ -72,17 +72,17 @@ fn sockets(poll: &Poll) -> HashSet<u64> {
 /// may have been closed, or have changed hands, during the first look.
 fn still_unheld(
     root: &Path,
-    unheld: HashSet<u64>,
+    unheld: BTreeSet<u64>,
     poller: &mut Poller,
     deadline: Instant,
-) -> HashSet<u64> {
+) -> BTreeSet<u64> {
     if unheld.is_empty() {
         return unheld;
     }
     let left = deadline.saturating_duration_since(Instant::now());
     let again = survey(root, &unheld, left);
     if !again.is_of_all() {
-        return HashSet::new();
+        return BTreeSet::new();
     }
     let holders = again.holders();
     let listening = sockets(&poller.poll());

@@ -4,7 +4,7 @@
 mod tests;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     rc::Rc,
 };
 
@@ -38,7 +38,7 @@ pub struct Facts {
     /// All processes, and which of the listeners each holds.
     pub survey: Survey,
     /// Listeners, by inode number, that no process was found to hold when looked at twice.
-    pub held_by_nobody: HashSet<u64>,
+    pub held_by_nobody: BTreeSet<u64>,
     /// Who the processes are that [`matters`] names.
     pub identities: HashMap<u32, Rc<Identity>>,
     /// Open files of the whole host, from `fs.file-nr`.
