@@ -6,16 +6,17 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use turnaway_tests::workload::listening::Listening;
 use turnaway_tests::{sys, tracer};
+use xtask::vm::{self, Guest};
 
 /// What a helper is to do, in its environment as JSON.
 const ROLE: &str = "TURNAWAY_TEST_ROLE";
-/// The program that a helper is to run when it has done that, in place of waiting.
-const ALONE: &str = "TURNAWAY_TEST_ALONE";
 /// Arguments that make a helper of this program.
 const HELPER: [&str; 4] = ["--exact", "helper", "--ignored", "--nocapture"];
 
@@ -208,15 +209,7 @@ fn helper() {
         listening = None;
     }
     println!("inode {inode}");
-    if let Some(turnaway) = std::env::var_os(ALONE) {
-        let status = Command::new(turnaway)
-            .args(["doctor", "--json"])
-            .status()
-            .unwrap();
-        assert!(status.code().is_some(), "{status}");
-    } else {
-        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
-    }
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     drop((listening, kept, ends));
 }
 
@@ -379,47 +372,88 @@ fn a_backlog_that_was_cut_and_one_that_just_fits() {
     assert_ne!(cut.setting("core/somaxconn"), "77");
 }
 
-/// The listener and the risks of a helper in namespaces of its own, where there is nobody who
-/// may not be looked at.
-fn alone(in_flight: bool) -> (u64, Vec<Value>) {
-    let role = Role {
-        settings: Some(&[]),
-        backlog: Some(16),
-        in_flight,
-        ..Role::default()
-    };
-    let output = Command::new("unshare")
-        .args(["--net", "--pid", "--fork", "--mount-proc"])
-        .arg(std::env::current_exe().unwrap())
-        .args(HELPER)
-        .env(ROLE, role.json().to_string())
-        .env(ALONE, tracer::binary().unwrap())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let (_, rest) = text
-        .split_once("inode ")
-        .unwrap_or_else(|| panic!("{text}"));
-    let mut lines = rest.lines();
-    let inode = lines.next().unwrap().parse().unwrap();
-    let report: Value = serde_json::from_str(lines.next().unwrap()).unwrap();
-    assert_eq!(report["risks_unknown"], json!([]));
-    let risks = report["risks"].as_array().unwrap();
-    let of_it = |risk: &&Value| risk["listener"]["inode"] == inode;
-    (inode, risks.iter().filter(of_it).cloned().collect())
+/// Whether this process may look at all others: who may do less than another may not.
+fn sees_all() -> bool {
+    fs::read_link("/proc/1/ns/net").is_ok()
 }
 
 #[test]
 fn a_listener_that_is_on_its_way_is_nobody_s() {
-    let (inode, risks) = alone(true);
-    let [risk] = &risks[..] else {
-        panic!("{risks:#?}");
+    let helper = Helper::start(Role {
+        limit: ENOUGH,
+        settings: Some(&[]),
+        backlog: Some(16),
+        in_flight: true,
+        ..Role::default()
+    });
+    let report = doctor();
+    if sees_all() {
+        let risk = helper.risk(&report);
+        assert_eq!(risk["code"], "listener.held_by_nobody");
+        assert_eq!(risk["listener"]["inode"], helper.inode);
+        assert!(risk.get("process").is_none(), "{risk}");
+    } else {
+        // Somebody who is not seen may hold it; the guest below sees everybody.
+        assert_eq!(helper.risks(&report), [Value::Null; 0]);
+        assert_ne!(report["risks_unknown"], json!([]));
+    }
+}
+
+#[test]
+fn what_holds_a_listener_outside_of_a_pid_namespace_is_not_nobody() {
+    let helper = Helper::start(Role {
+        limit: ENOUGH,
+        settings: Some(&[]),
+        backlog: Some(16),
+        ..Role::default()
+    });
+    // In the helper's network, where its process is not seen.
+    let report = report(
+        Command::new("nsenter")
+            .args(["-n", "-t", &helper.pid().to_string()])
+            .args(["unshare", "--pid", "--fork", "--mount-proc"])
+            .arg(tracer::binary().unwrap())
+            .args(["doctor", "--json"]),
+    );
+    assert_eq!(helper.risks(&report), [Value::Null; 0]);
+    let unknown = report["risks_unknown"].to_string();
+    assert!(unknown.contains("pid namespace"), "{unknown}");
+}
+
+/// The kernel that tells least of these: neither how many descriptors a process has nor the
+/// cookie of a network namespace.
+#[test]
+fn on_an_old_kernel_where_everybody_is_seen() {
+    let Some(kernel) = vm::for_test("5.10") else {
+        return;
     };
-    assert_eq!(risk["code"], "listener.held_by_nobody");
-    assert_eq!(risk["listener"]["inode"], inode);
-    assert!(risk.get("process").is_none(), "{risk}");
-    assert_eq!(alone(false).1, [Value::Null; 0]);
+    let tests = [
+        "a_listener_that_is_on_its_way_is_nobody_s",
+        "a_full_queue_in_another_namespace",
+        "a_limit_that_is_nearly_used_up_is_a_risk_though_nobody_listens",
+        "a_listener_without_risk",
+    ];
+    let command = ["/bin/env", "TURNAWAY_BIN=/bin/turnaway", "/bin/risks"];
+    let harness = ["--exact", "--test-threads=1"];
+    let mut guest = Guest::new(
+        kernel,
+        command.iter().chain(&harness).chain(&tests).copied(),
+    );
+    guest
+        .file(tracer::binary().unwrap(), "/bin/turnaway")
+        .program(Path::new("/usr/bin/env"), "/bin/env")
+        .unwrap()
+        .program(Path::new("/bin/sh"), "/bin/sh")
+        .unwrap()
+        .program(Path::new("/usr/bin/prlimit"), "/bin/prlimit")
+        .unwrap()
+        .program(&std::env::current_exe().unwrap(), "/bin/risks")
+        .unwrap();
+    // Emulation is slow, and slower still beside other tests.
+    guest.timeout = Duration::from_mins(8);
+    let exit = guest.run(|line| println!("{line}")).unwrap();
+    assert_eq!(exit.code, 0, "{}", exit.console);
+    assert!(exit.console.contains("4 passed"), "{}", exit.console);
 }
 
 #[test]

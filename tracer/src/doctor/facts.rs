@@ -3,9 +3,12 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     time::{Duration, Instant},
 };
+
+use rustix::thread::CapabilitySet;
 
 use super::risks::{self, Facts, Found};
 use crate::{
@@ -28,11 +31,12 @@ pub(super) fn find(root: &Path) -> (Found, Option<Conntrack>) {
     let listeners = sockets(&poll);
     let survey = survey(root, &listeners, SURVEY);
     let mut facts = Facts {
+        all_processes: sees_all_processes(root),
         open_files: open_files(root),
         system: System::read(root),
         ..Facts::default()
     };
-    if survey.is_of_all() {
+    if facts.all_processes && survey.is_of_all() {
         let holders = survey.holders();
         let unheld = listeners
             .into_iter()
@@ -90,6 +94,17 @@ fn still_unheld(
         .into_iter()
         .filter(|inode| !holders.contains_key(inode) && listening.contains(inode))
         .collect()
+}
+
+/// Whether `/proc` has every process of the host: this one is in the initial pid namespace, and
+/// may look at others, so that none is hidden from it (hidepid).
+fn sees_all_processes(root: &Path) -> bool {
+    /// Inode number of that namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+    const INITIAL: u64 = 0xefff_fffc;
+    let namespace = fs::metadata(root.join("proc/self/ns/pid"));
+    let may = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE));
+    may && namespace.is_ok_and(|namespace| namespace.ino() == INITIAL)
 }
 
 /// `OPEN 0 MOST` (proc_sys_fs(5)).

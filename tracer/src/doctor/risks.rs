@@ -37,6 +37,8 @@ pub struct Facts {
     pub namespaces: Vec<Namespace>,
     /// All processes, and which of the listeners each holds.
     pub survey: Survey,
+    /// `/proc` has every process of the host.
+    pub all_processes: bool,
     /// Listeners, by inode number, that no process was found to hold when looked at twice.
     pub held_by_nobody: BTreeSet<u64>,
     /// Who the processes are that [`matters`] names.
@@ -217,6 +219,13 @@ pub fn risks(facts: &Facts) -> Found {
         of_namespace(place, namespace, &mut risks, &mut unknown);
     }
     of_host(facts, &mut risks, &mut unknown);
+    if !facts.all_processes {
+        unknown.push(
+            "whether anybody holds the listeners that nobody was found to hold: not all processes \
+             are seen from here (a pid namespace, or no CAP_SYS_PTRACE)"
+                .to_owned(),
+        );
+    }
     of_survey(&facts.survey, &mut unknown);
     // Stable: within a kind, processes by id and listeners by namespace.
     risks.sort_by_key(|risk| risk.code);

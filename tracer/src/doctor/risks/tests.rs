@@ -61,6 +61,7 @@ fn good() -> Facts {
             unread: 0,
             complete: true,
         },
+        all_processes: true,
         open_files: Some(800),
         system: System {
             file_max: Some(1000),
@@ -264,11 +265,12 @@ fn what_could_not_be_read_is_said_and_no_risk() {
     facts.namespaces[0].settings = Some(Settings::default());
     facts.namespaces[0].problem = Some("\x1b no".to_owned());
     facts.survey.processes[0].used = None;
+    facts.all_processes = false;
     facts.survey.complete = false;
     facts.survey.unread = 1;
     let found = risks(&facts);
     assert_eq!(found.risks, []);
-    assert_eq!(found.unknown.len(), 8, "{found:#?}");
+    assert_eq!(found.unknown.len(), 9, "{found:#?}");
     assert!(found.unknown.iter().all(|line| !line.contains('\x1b')));
 }
 
