@@ -21,7 +21,7 @@ use crate::{
     queues::listener_of,
     record::{HolderFields, ListenerFields},
     sink::name,
-    sockets::{Conntrack, Listener, Namespace},
+    sockets::{Listener, Namespace},
     text,
 };
 
@@ -193,7 +193,10 @@ pub fn risks(facts: &Facts) -> Found {
             inside.entry(netns).or_insert(process.pid);
         }
     }
-    let own = facts.namespaces.first().map(|own| own.inode);
+    let own = facts.namespaces.first();
+    // How many connections may be tracked.
+    let host = own.and_then(|own| own.conntrack.as_ref()?.max);
+    let own = own.map(|own| own.inode);
     for namespace in &facts.namespaces {
         let inode = namespace.inode;
         let place = Place {
@@ -216,7 +219,7 @@ pub fn risks(facts: &Facts) -> Found {
             };
             of_listener(facts, namespace, &about, &mut risks);
         }
-        of_namespace(place, namespace, &mut risks, &mut unknown);
+        of_namespace(place, namespace, host, &mut risks, &mut unknown);
     }
     of_host(facts, &mut risks, &mut unknown);
     if !facts.all_processes {
@@ -407,6 +410,7 @@ fn of_listener(facts: &Facts, namespace: &Namespace, about: &About<'_>, risks: &
 fn of_namespace(
     place: Place,
     namespace: &Namespace,
+    host: Option<u64>,
     risks: &mut Vec<Risk>,
     unknown: &mut Vec<String>,
 ) {
@@ -473,13 +477,11 @@ fn of_namespace(
             text::terminal(problem.as_bytes())
         ));
     }
-    if let Some(Conntrack {
-        count,
-        max: Some(max),
-        ..
-    }) = namespace.conntrack
-        && nearly_full(count, max)
+    if let Some(table) = &namespace.conntrack
+        && let Some(max) = table.limit(host)
+        && nearly_full(table.count, max)
     {
+        let count = table.count;
         let text = format!(
             "{count} connections are tracked{}, of {max} that may be (nf_conntrack_max), over \
              {NEARLY} %: new ones are dropped when it is full",

@@ -62,7 +62,7 @@ impl Tables {
             let Some(processors) = &table.processors else {
                 continue;
             };
-            let max = table.max.into_iter().chain(host).min();
+            let max = table.limit(host);
             let full = is_full(table, max);
             let known = before
                 .remove(&namespace.inode)

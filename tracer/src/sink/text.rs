@@ -178,7 +178,7 @@ impl Text {
             unknown(),
             party.map_or_else(unknown, pid),
             party.map_or_else(unknown, |party| comm(&party.facts)),
-            name::listener(listener).unwrap_or_else(unknown),
+            name::about(failures.key, listener, failures.who).unwrap_or_else(unknown),
             listener.queue.map_or_else(unknown, |queue| {
                 format!("{}/{}", queue.depth, queue.backlog)
             }),

@@ -22,6 +22,15 @@ pub struct Conntrack {
     pub processors: Option<Vec<Statistics>>,
 }
 
+impl Conntrack {
+    /// The limit that holds: that of the `host` holds for all namespaces, also where they have
+    /// one of their own.
+    #[must_use]
+    pub fn limit(&self, host: Option<u64>) -> Option<u64> {
+        self.max.into_iter().chain(host).min()
+    }
+}
+
 /// Counters of one processor, each modulo 2^32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {

@@ -248,6 +248,17 @@ fn tables_that_fill() {
     let risk = only(&facts);
     assert_eq!(risk.code, Code::ConntrackFilling);
     assert_eq!(numbers(&risk), (Some(81), Some(100)));
+    let mut other = namespace(OTHER, Vec::new());
+    other.conntrack = Some(Conntrack {
+        count: 90,
+        max: Some(1000),
+        processors: None,
+    });
+    facts.namespaces.push(other);
+    let found = risks(&facts);
+    assert_eq!(found.risks.len(), 2, "the host's limit holds for all");
+    assert_eq!(numbers(&found.risks[1]), (Some(90), Some(100)));
+    facts.namespaces.pop();
     facts.namespaces[0].conntrack.as_mut().unwrap().max = None;
     assert_eq!(risks(&facts), Found::default(), "no limit");
 
