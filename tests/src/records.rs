@@ -70,6 +70,9 @@ pub struct Key {
     pub waited_max_ns: Option<u64>,
     #[serde(default)]
     pub listener: Listener,
+    pub conntrack: Option<crate::truth::Conntrack>,
+    #[serde(default)]
+    pub approximate: bool,
     #[serde(default)]
     pub fd: Fd,
     pub tier: String,

@@ -435,6 +435,39 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok((owned(ends[0])?, owned(ends[1])?))
 }
 
+/// Sends a copy of a descriptor over an AF_UNIX socket: SCM_RIGHTS.
+pub fn send_descriptor(socket: &OwnedFd, fd: &OwnedFd) -> Result<(), Errno> {
+    const BYTES: u32 = u32::from_ne_bytes(4_i32.to_ne_bytes());
+    let mut byte = 0_u8;
+    let mut data = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    // Room for one descriptor, aligned as the header in it must be.
+    let mut control = [0_u64; 4];
+    // SAFETY: all zeros is a valid value of this plain structure.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut data;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: computes a number.
+    let space = unsafe { libc::CMSG_SPACE(BYTES) };
+    message.msg_controllen = usize::try_from(space).unwrap_or(0);
+    // SAFETY: the control buffer has room for a header and one descriptor behind it.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = usize::try_from(libc::CMSG_LEN(BYTES)).unwrap_or(0);
+        libc::CMSG_DATA(header)
+            .cast::<RawFd>()
+            .write_unaligned(fd.as_raw_fd());
+    }
+    // SAFETY: the message and all that it points to outlive the call.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) };
+    checked(i32::try_from(sent).unwrap_or(-1)).map(drop)
+}
+
 /// Soft and hard `RLIMIT_NOFILE`.
 pub fn nofile() -> Result<(u64, u64), Errno> {
     let mut limit = libc::rlimit {

@@ -73,6 +73,8 @@ pub struct Failures {
     pub server: Option<u32>,
     /// The kind of hook that sees it, whatever was asked for.
     pub tier: Option<String>,
+    /// The table of tracked connections that was full.
+    pub conntrack: Option<Conntrack>,
     /// The soft limit that decided.
     pub limit: Option<u64>,
     /// Whether that is io_uring's copy.
@@ -82,6 +84,17 @@ pub struct Failures {
     /// Whether each failure takes a connection out of the queue, whose depth is that after the
     /// first one.
     pub takes: bool,
+}
+
+/// A table of tracked connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conntrack {
+    /// Inode number of its network namespace.
+    pub netns: u64,
+    /// Connections in it.
+    pub used: u32,
+    /// The most there may be.
+    pub limit: u32,
 }
 
 impl Failures {

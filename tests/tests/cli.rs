@@ -122,3 +122,20 @@ fn doctor_speaks_json_and_its_exit_code_is_its_verdict() {
         String::from_utf8_lossy(&release.stdout).trim()
     );
 }
+
+#[test]
+fn what_no_hook_sees_can_be_traced_alone() {
+    let output = turnaway(&[
+        "trace",
+        "--json",
+        "--reason",
+        "net.conntrack_full",
+        "--duration",
+        "1s",
+    ]);
+    refuses(&output, 0, &["tracing with conntrack (poll)"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["type"], "summary");
+    assert_eq!(last["hooks"], serde_json::json!([]));
+}

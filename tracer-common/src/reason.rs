@@ -158,6 +158,9 @@ reasons! {
     ConnectOther = 26, "connect.other";
     /// EAGAIN from connecting to an AF_UNIX listener whose queue is full.
     QueueUnixFull = 27, "queue.unix_full";
+    /// nf_conntrack's table is full: new connections are dropped before any listener sees
+    /// them.
+    NetConntrackFull = 33, "net.conntrack_full";
 }
 
 const AF_UNIX: u16 = 1;

@@ -2,9 +2,11 @@
 //! to know before believing either. Pure, but for [`System::read`].
 
 mod connect;
+mod network;
 mod queue;
 
 pub use connect::{AboutConnect, advise_connect};
+pub use network::{Network, abort_on_overflow, backlog_cut, conntrack, held_by_nobody};
 pub use queue::{AboutListener, advise_listener};
 
 use std::{fs, path::Path};

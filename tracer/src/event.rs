@@ -67,7 +67,8 @@ pub struct Key {
     /// Socket inode of the listener; `None` where the descriptor was no open socket, or where
     /// it is not about a listener.
     pub socket_inode: Option<u64>,
-    /// What was to be connected to, where that failed and is known.
+    /// What was to be connected to, where that failed and is known; or the network namespace
+    /// that it is about, where it is about nothing in it.
     pub target: Option<Target>,
     /// Why.
     pub reason: Reason,
@@ -79,7 +80,7 @@ pub struct Key {
     pub tier: Tier,
 }
 
-/// What a program wanted to connect to.
+/// What a program wanted to connect to, or whose network it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// IPv4 or IPv6.
@@ -93,6 +94,9 @@ pub enum Target {
     },
     /// AF_UNIX: a hash of the name, which exemplars bring.
     Unix([u8; 16]),
+    /// Nothing was, by a process of its own: it is about a network namespace as a whole, which
+    /// has this inode number.
+    Netns(u32),
 }
 
 impl Target {
@@ -102,7 +106,7 @@ impl Target {
         match self {
             Self::Inet(address) => Some(address.port() as u32),
             Self::Vsock { port, .. } => Some(*port),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Netns(_) => None,
         }
     }
 
@@ -116,6 +120,7 @@ impl Target {
                 port: *port,
             },
             Self::Unix(_) => Address::Unix(path?.to_vec()),
+            Self::Netns(_) => return None,
         })
     }
 
@@ -127,6 +132,7 @@ impl Target {
             Self::Inet(SocketAddr::V6(_)) => AF_INET6,
             Self::Vsock { .. } => AF_VSOCK,
             Self::Unix(_) => AF_UNIX,
+            Self::Netns(_) => 0,
         }
     }
 

@@ -235,6 +235,10 @@ fn fields(found: &mut Vec<String>, kind: &str, truth: &Failures, key: &Key, scop
             &(got, least, most),
         );
     }
+    compare.same("conntrack", &truth.conntrack, &key.conntrack);
+    if truth.conntrack.is_some() {
+        compare.same("approximate", &false, &key.approximate);
+    }
     process(&mut compare, &truth.process, key);
     listener(&mut compare, &truth.listener, key);
     compare.known("fd.limit", truth.limit.as_ref(), key.fd.limit.as_ref());

@@ -26,6 +26,15 @@ pub fn guest() -> Option<String> {
     (!is_guest()).then(|| "it changes settings of the whole machine: guests only".to_owned())
 }
 
+/// Needs a kernel that tracks connections, and a machine whose limit of them may be changed.
+#[must_use]
+pub fn conntrack() -> Option<String> {
+    guest().or_else(|| {
+        (!Path::new("/proc/sys/net/netfilter/nf_conntrack_max").exists())
+            .then(|| "no nf_conntrack in this kernel".to_owned())
+    })
+}
+
 /// Needs the unified cgroup hierarchy alone.
 #[must_use]
 pub fn unified() -> Option<String> {

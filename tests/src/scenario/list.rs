@@ -2,8 +2,8 @@
 
 use super::Scenario;
 use super::env::{self, Need};
-use crate::workload::{Stage, connect, denied, emfile, enfile, families, identity, misuse, normal};
-use crate::workload::{processes, queue, shed, uring};
+use crate::workload::{Stage, connect, conntrack, denied, emfile, enfile, families, identity};
+use crate::workload::{misuse, normal, processes, queue, shed, uring};
 
 type Workload = fn(&mut Stage) -> anyhow::Result<()>;
 
@@ -201,6 +201,10 @@ pub const ALL: &[Scenario] = &[
         connect::gone_before_the_error,
     )
     .of_others(),
+    scenario("conntrack_full", conntrack::full)
+        .needs(env::conntrack)
+        .seen_by("accept", &["net."])
+        .of_others(),
 ];
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! anything happens, and can look at the process afterwards.
 
 pub mod connect;
+pub mod conntrack;
 pub mod denied;
 pub mod emfile;
 pub mod enfile;

@@ -182,7 +182,7 @@ impl Network {
                 let inode = owners::unix_listener(&self.unix, path)?;
                 Some((inode, Address::Unix(path.to_vec())))
             }
-            Target::Vsock { .. } => None,
+            Target::Vsock { .. } | Target::Netns(_) => None,
         }
     }
 

@@ -12,6 +12,7 @@ pub mod holdings;
 pub(crate) mod kernfs;
 pub mod owners;
 mod process;
+pub mod survey;
 mod table;
 mod task;
 pub mod timens;

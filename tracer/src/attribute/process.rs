@@ -263,25 +263,7 @@ impl Attributor {
                 Some((self.id_of(pid, &stat), task, stat))
             }),
         };
-        let party = found.and_then(|(id, task, stat)| {
-            let facts = Process {
-                comm: task.comm()?,
-                thread_comm: Vec::new(),
-                tid: None,
-                uid: task.uid(),
-                cgroup_id: None,
-                nofile: None,
-                ns_pid: None,
-                parent_pid: Some(stat.parent).filter(|pid| *pid != 0),
-                syscall: None,
-                kernel_worker: false,
-            };
-            Some(Party {
-                id,
-                facts,
-                identity: Rc::default(),
-            })
-        });
+        let party = found.and_then(|(id, task, stat)| party(id, &task, &stat));
         // One that is gone is still the one that it was.
         let party = match party {
             Some(party) => {
@@ -307,6 +289,13 @@ impl Attributor {
                 complete: owners.complete,
             }),
         }
+    }
+
+    /// Who a process is that has done nothing: `None` where it is gone.
+    pub fn of_pid(&mut self, pid: u32) -> Option<Rc<Identity>> {
+        let (task, stat) = self.living(pid)?;
+        let party = party(self.id_of(pid, &stat), &task, &stat)?;
+        Some(self.process(party.id, &party.facts))
     }
 
     /// The other end of a connection that a process could not make at `at_ns`, as far as it is
@@ -460,6 +449,27 @@ impl Attributor {
         }
         container
     }
+}
+
+/// A process as procfs has it, not yet looked at any further.
+fn party(id: ProcessId, task: &Task, stat: &Stat) -> Option<Party> {
+    let facts = Process {
+        comm: task.comm()?,
+        thread_comm: Vec::new(),
+        tid: None,
+        uid: task.uid(),
+        cgroup_id: None,
+        nofile: None,
+        ns_pid: None,
+        parent_pid: Some(stat.parent).filter(|pid| *pid != 0),
+        syscall: None,
+        kernel_worker: false,
+    };
+    Some(Party {
+        id,
+        facts,
+        identity: Rc::default(),
+    })
 }
 
 #[cfg(test)]

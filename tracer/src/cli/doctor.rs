@@ -1,4 +1,4 @@
-//! `turnaway doctor`: what can be seen on this host, and what cannot.
+//! `turnaway doctor`: what can be seen on this host, what cannot, and what is at risk.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -10,7 +10,8 @@ use crate::{
     event::Tier,
 };
 
-/// Says what can be seen on this kernel: every hook is attached for a moment, and removed.
+/// Says what can be seen on this kernel, and what is at risk now: every hook is attached for a
+/// moment, and removed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -30,9 +31,10 @@ const EXAMPLES: &str = "\
 Examples:
   turnaway doctor
   turnaway doctor --json | jq '.hooks[] | select(.status != \"attached\")'
+  turnaway doctor --json | jq -c '.risks[] | [.code, .text, .advice]'
   turnaway doctor --audit 60s             do our counts equal the kernel's?
 
-Exit codes: 0 everything can be seen, 1 something cannot (or, with --audit, counts differ)";
+Exit codes: 0 everything can be seen, 1 something cannot (or, with --audit, counts differ);\nrisks do not change it (docs/doctor.md)";
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(duration) = args.audit {

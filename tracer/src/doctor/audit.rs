@@ -286,16 +286,14 @@ mod tests {
         Poll {
             namespaces: vec![Namespace {
                 inode: netns,
-                cookie: None,
                 counters: Some(TcpExt {
                     listen_overflows: overflows,
                     listen_drops: drops,
                     cookies: 0,
                     request_drops: 0,
                 }),
-                listeners: Vec::new(),
                 complete: true,
-                problem: None,
+                ..Namespace::default()
             }],
             ..Poll::default()
         }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use rustix::thread::CapabilitySet;
 
-use super::{Capability, Check, Hook, Kernel, Refusal, Report};
+use super::{Capability, Check, Hook, Kernel, Refusal, Report, facts};
 use crate::{
     event::Tier,
     kernel::{
@@ -15,6 +15,7 @@ use crate::{
         session::{Options, Session},
         tracefs, words,
     },
+    sockets::Conntrack,
     text,
 };
 
@@ -57,6 +58,7 @@ impl Report {
             Ok(session) => (session.hooks().iter().map(hook).collect(), None),
             Err(error) => (Vec::new(), Some(format!("{error:#}"))),
         };
+        let (found, conntrack) = facts::find(Path::new("/"));
         Self {
             schema: "turnaway/1",
             kind: "doctor",
@@ -70,7 +72,34 @@ impl Report {
             capabilities: capabilities(),
             hooks,
             absent_fields,
+            conntrack: conntrack_check(conntrack.as_ref()),
+            risks: found.risks,
+            risks_unknown: found.unknown,
         }
+    }
+}
+
+/// Whether `net.conntrack_full` can happen, and be seen.
+fn conntrack_check(conntrack: Option<&Conntrack>) -> Check {
+    let Some(table) = conntrack else {
+        return Check {
+            ok: true,
+            detail: "not in use: nf_conntrack is not loaded".to_owned(),
+        };
+    };
+    let of = table.max.map_or_else(
+        || ", without a limit".to_owned(),
+        |max| format!(" of {max}"),
+    );
+    let ok = table.processors.is_some();
+    let silent = if ok {
+        ""
+    } else {
+        "; what is dropped is not told (CONFIG_NF_CONNTRACK_PROCFS)"
+    };
+    Check {
+        ok,
+        detail: format!("{}{of} connections are tracked here{silent}", table.count),
     }
 }
 
@@ -181,7 +210,22 @@ fn hook(status: &HookStatus) -> Hook {
 
 #[cfg(test)]
 mod tests {
-    use super::bracketed;
+    use super::{Conntrack, bracketed, conntrack_check};
+
+    #[test]
+    fn connections_that_are_not_tracked_are_no_fault() {
+        let none = conntrack_check(None);
+        assert!(none.ok && none.detail.starts_with("not in use"));
+        let mut table = Conntrack {
+            count: 3,
+            max: Some(8),
+            processors: Some(Vec::new()),
+        };
+        let told = conntrack_check(Some(&table));
+        assert!(told.ok && told.detail.starts_with("3 of 8 "), "{told:?}");
+        table.processors = None;
+        assert!(!conntrack_check(Some(&table)).ok, "drops are not told");
+    }
 
     #[test]
     fn the_chosen_mode_is_the_bracketed_one() {

@@ -1,8 +1,11 @@
-//! What can be seen on this host: gathered once, then rendered as text or JSON.
+//! What can be seen on this host and what is at risk there: gathered once, then rendered as
+//! text or JSON (docs/doctor.md).
 
 mod audit;
+mod facts;
 mod gather;
 mod render;
+pub mod risks;
 
 use serde::Serialize;
 
@@ -10,6 +13,7 @@ pub use audit::{Audit, Compared, Numbers};
 pub use render::text;
 
 use crate::event::Tier;
+use risks::Risk;
 
 /// Everything that `turnaway doctor` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,6 +44,12 @@ pub struct Report {
     pub hooks: Vec<Hook>,
     /// Fields that this kernel's BTF does not have: what is told by them stays unknown.
     pub absent_fields: Vec<&'static str>,
+    /// Whether connections are tracked here, and how full the table is.
+    pub conntrack: Check,
+    /// What is about to turn connections away.
+    pub risks: Vec<Risk>,
+    /// What could not be found out about risks, in words.
+    pub risks_unknown: Vec<String>,
 }
 
 /// The running kernel.

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Check, Report};
+use super::{Check, Report, risks::Severity};
+
+/// Most risks of a kind that are shown.
+const SHOWN: usize = 20;
 
 /// The report for people: one line a fact, what is wrong marked.
 #[must_use]
@@ -21,6 +24,7 @@ pub fn text(report: &Report) -> String {
     check(&mut out, "BTF", &report.btf);
     check(&mut out, "tracefs", &report.tracefs);
     check(&mut out, "cgroup", &report.cgroup);
+    check(&mut out, "conntrack", &report.conntrack);
     for capability in &report.capabilities {
         line(
             &mut out,
@@ -63,6 +67,7 @@ pub fn text(report: &Report) -> String {
     if let Some(error) = &report.error {
         line(&mut out, false, "load", error);
     }
+    risks(&mut out, report);
     let _ = writeln!(
         out,
         "{}",
@@ -73,6 +78,53 @@ pub fn text(report: &Report) -> String {
         }
     );
     out
+}
+
+/// What is at risk now: a line of what, and one of what to type.
+fn risks(out: &mut String, report: &Report) {
+    for kind in report.risks.chunk_by(|a, b| a.code == b.code) {
+        for risk in kind.iter().take(SHOWN) {
+            let mark = match risk.severity {
+                Severity::Warning => "!!",
+                Severity::Hint => "! ",
+            };
+            let _ = writeln!(out, "[{mark}]   {:<20} {}", risk.code.name(), risk.text);
+            let parts = [risk.advice.as_deref(), risk.lasting.as_deref()];
+            match parts {
+                [Some(now), Some(lasting)] => {
+                    let _ = writeln!(out, "       mend: {now}; for good: {lasting}");
+                }
+                [Some(only), None] | [None, Some(only)] => {
+                    let _ = writeln!(out, "       mend: {only}");
+                }
+                [None, None] => {}
+            }
+        }
+        if kind.len() > SHOWN {
+            let _ = writeln!(
+                out,
+                "       and {} more {}: see --json",
+                kind.len() - SHOWN,
+                kind[0].code.name()
+            );
+        }
+    }
+    for unknown in report.risks_unknown.iter().take(SHOWN) {
+        let _ = writeln!(out, "[??]   {:<20} {unknown}", "not known");
+    }
+    if report.risks_unknown.len() > SHOWN {
+        let more = report.risks_unknown.len() - SHOWN;
+        let _ = writeln!(out, "       and {more} more that is not known: see --json");
+    }
+    let verdict = match (report.risks.len(), report.risks_unknown.is_empty()) {
+        (0, true) => "Nothing was found that is at risk now.".to_owned(),
+        (0, false) => "Nothing was found that is at risk now, in what could be read.".to_owned(),
+        (1, _) => "1 risk was found: see the line marked [!!], or [! ] for a hint.".to_owned(),
+        (all, _) => {
+            format!("{all} risks were found: see the lines marked [!!], and [! ] for hints.")
+        }
+    };
+    let _ = writeln!(out, "{verdict}");
 }
 
 fn check(out: &mut String, name: &str, check: &Check) {
@@ -87,8 +139,26 @@ fn line(out: &mut String, ok: bool, name: &str, detail: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::{Capability, Hook, Kernel, Refusal};
+    use crate::doctor::{
+        Capability, Hook, Kernel, Refusal,
+        risks::{Code, Risk},
+    };
     use crate::event::Tier;
+
+    fn risk(number: u64) -> Risk {
+        Risk {
+            code: Code::FdPressure,
+            severity: Severity::Warning,
+            process: None,
+            listener: None,
+            netns: None,
+            value: Some(number),
+            limit: None,
+            text: format!("risk {number}"),
+            advice: Some(format!("do {number}")),
+            lasting: Some("be".to_owned()),
+        }
+    }
 
     #[test]
     fn what_is_not_seen_is_said() {
@@ -127,8 +197,21 @@ mod tests {
                 }],
             }],
             absent_fields: vec!["mptcp_sock.first"],
+            conntrack: Check {
+                ok: true,
+                detail: "not in use".to_owned(),
+            },
+            risks: (0..23).map(risk).collect(),
+            risks_unknown: vec!["the weather".to_owned()],
         };
         let text = text(&report);
+        assert!(
+            text.contains("[!!]   process.fd_pressure  risk 19\n       mend: do 19; for good: be")
+        );
+        assert!(text.contains("and 3 more process.fd_pressure: see --json"));
+        assert!(!text.contains("risk 20"), "the lines of a kind are bounded");
+        assert!(text.contains("[??]   not known            the weather"));
+        assert!(text.contains("23 risks were found"));
         assert!(
             text.contains("[--]   accept               not attached; not seen: failed accepts")
         );

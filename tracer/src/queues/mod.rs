@@ -1,13 +1,16 @@
 //! What can be told of queues by looking at them (pure): what they dropped, where hooks do
-//! not see it, which of them nobody serves, and whose connections are thrown away.
+//! not see it, which of them nobody serves, and whose connections are thrown away; and what is
+//! dropped before it gets to one.
 
 mod drops;
 mod sheds;
 mod stalls;
+mod tables;
 
 pub use drops::Drops;
 pub use sheds::Sheds;
 pub use stalls::{Served, Stall, Stalls, Suspect};
+pub use tables::Tables;
 
 use crate::{
     event::{Listener, Queue},
@@ -15,7 +18,7 @@ use crate::{
 };
 
 /// A listener as a poll found it, in the terms of failures.
-fn listener_of(found: &sockets::Listener, netns: u32) -> Listener {
+pub(crate) fn listener_of(found: &sockets::Listener, netns: u32) -> Listener {
     Listener {
         fd: None,
         family: Some(found.family),

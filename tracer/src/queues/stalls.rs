@@ -304,11 +304,9 @@ pub(super) mod tests {
         Poll {
             namespaces: vec![Namespace {
                 inode: 99,
-                cookie: None,
-                counters: None,
                 listeners,
                 complete: true,
-                problem: None,
+                ..Namespace::default()
             }],
             ..Poll::default()
         }

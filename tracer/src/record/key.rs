@@ -9,7 +9,7 @@ use super::{Clock, clock::rfc3339};
 use crate::{
     attribute::{Container, Holder, Party, Runtime, Who},
     errno,
-    event::{Address, Key, Listener, Op, Process, Tier},
+    event::{Address, Key, Listener, Op, Process, Target, Tier},
     text,
 };
 
@@ -51,11 +51,27 @@ pub struct KeyFields {
     /// The other end: the client, or what was to be connected to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerFields>,
+    /// The table of tracked connections, where it is about that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conntrack: Option<ConntrackFields>,
     /// Descriptors and their limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fd: Option<FdFields>,
     /// What kind of hook saw it.
     pub tier: Tier,
+}
+
+/// The table of tracked connections of a network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ConntrackFields {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Connections in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used: Option<u32>,
+    /// The most there may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
 }
 
 /// A process that holds a listener.
@@ -252,11 +268,13 @@ impl KeyFields {
             holders: holders
                 .map(|holders| holders.processes.iter().map(HolderFields::new).collect()),
             holders_complete: holders.map(|holders| holders.complete),
-            listener: if key.reason.is_of_connect() {
-                let far = who.far.as_ref().and_then(|far| far.listener.as_ref());
-                far.map(|far| ListenerFields::new(Some(far.inode), &far.listener))
-            } else {
-                Some(ListenerFields::new(key.socket_inode, listener))
+            listener: match key.target {
+                _ if key.reason.is_of_connect() => {
+                    let far = who.far.as_ref().and_then(|far| far.listener.as_ref());
+                    far.map(|far| ListenerFields::new(Some(far.inode), &far.listener))
+                }
+                Some(Target::Netns(_)) => None,
+                _ => Some(ListenerFields::new(key.socket_inode, listener)),
             },
             server: who
                 .far
@@ -271,6 +289,14 @@ impl KeyFields {
                     target.address(path)
                 })
                 .and_then(|address| PeerFields::of(&address)),
+            conntrack: match key.target {
+                Some(Target::Netns(netns)) => Some(ConntrackFields {
+                    netns,
+                    used: listener.queue.map(|queue| queue.depth),
+                    limit: listener.queue.map(|queue| queue.backlog),
+                }),
+                _ => None,
+            },
             fd: party.and_then(|party| FdFields::new(key.op, &party.facts, fd_used)),
             tier: key.tier,
         }

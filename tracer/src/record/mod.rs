@@ -14,8 +14,8 @@ pub use clock::Clock;
 pub use failures::{Failures, Hook, HookState, Lost, Run};
 pub use holdings::{FileFields, HoldingsFields, KindFields, SocketFields};
 pub use key::{
-    ContainerFields, FdFields, HolderFields, KeyFields, ListenerFields, ParentFields, PeerFields,
-    PodFields, ProcessFields, family_name, protocol_name, unix_name,
+    ConntrackFields, ContainerFields, FdFields, HolderFields, KeyFields, ListenerFields,
+    ParentFields, PeerFields, PodFields, ProcessFields, family_name, protocol_name, unix_name,
 };
 pub use lines::{CountRecord, Event, Summary, SummaryTotal};
 pub use listening::{Listening, ListeningFields, Seen, SlotFields, WaitFields, Waits};

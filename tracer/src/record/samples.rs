@@ -346,3 +346,21 @@ pub(crate) fn of_listener(reason: Reason) -> (Failure, Who) {
     });
     (failure, who)
 }
+
+/// A table of tracked connections that is full.
+pub(crate) fn of_conntrack() -> (Failure, Who) {
+    let (mut failure, _) = of_listener(Reason::NetConntrackFull);
+    failure.key.socket_inode = None;
+    failure.key.target = Some(Target::Netns(4_026_531_840));
+    failure.listener = Listener {
+        fd: None,
+        family: None,
+        socket_type: None,
+        protocol: None,
+        address: None,
+        ..failure.listener
+    };
+    failure.peer = None;
+    failure.waited_ns = None;
+    (failure, Who::default())
+}

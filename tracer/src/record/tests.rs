@@ -68,6 +68,7 @@ fn all_samples() -> Vec<(Failure, Who)> {
     uring.key.op = Op::IoUring;
     uring.key.target = Some(Target::Vsock { cid: 2, port: 1 });
     samples.push((uring, who));
+    samples.push(samples::of_conntrack());
     samples
 }
 
@@ -261,6 +262,7 @@ fn the_schema_has_no_field_that_no_record_has() {
             note("listener", &key["listener"]);
             note("fd", &key["fd"]);
             note("peer", &key["peer"]);
+            note("conntrack", &key["conntrack"]);
             for holder in key["holders"].as_array().into_iter().flatten() {
                 note("holder", holder);
             }
@@ -285,7 +287,7 @@ fn the_schema_has_no_field_that_no_record_has() {
 fn every_field_is_documented() {
     // How the document writes the fields of objects in objects.
     let written = |definition: &str, field: &str| match definition {
-        "parent" | "container" | "lost" => format!("`{definition}.{field}`"),
+        "parent" | "container" | "lost" | "conntrack" => format!("`{definition}.{field}`"),
         "pod" => format!("`container.pod.{field}`"),
         "hook" => format!("`hooks[].{field}`"),
         "listening" => format!("`listeners[].{field}`"),
@@ -305,7 +307,7 @@ fn every_field_is_documented() {
             // An object is documented by its fields.
             let is_object = matches!(
                 name,
-                "server" | "parent" | "container" | "pod" | "lost" | "peer"
+                "server" | "parent" | "container" | "pod" | "lost" | "peer" | "conntrack"
             );
             !is_object && !DOCUMENT.contains(&written(definition, name))
         })

@@ -2,7 +2,7 @@
 
 use crate::{
     attribute::{Container, Identity, Who},
-    event::{Address, Key, Listener},
+    event::{Address, Key, Listener, Target},
     record::{family_name, protocol_name, unix_name},
     text,
 };
@@ -33,9 +33,13 @@ pub fn listener(listener: &Listener) -> Option<String> {
     }
 }
 
-/// What a failure is about: a listener, or `-> ` and what was to be connected to.
+/// What a failure is about: a listener, `-> ` and what was to be connected to, or a network
+/// namespace.
 #[must_use]
 pub fn about(key: &Key, listener: &Listener, who: &Who) -> Option<String> {
+    if let Some(Target::Netns(netns)) = key.target {
+        return Some(format!("net:[{netns}]"));
+    }
     if !key.reason.is_of_connect() {
         return self::listener(listener);
     }

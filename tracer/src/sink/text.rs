@@ -178,7 +178,7 @@ impl Text {
             unknown(),
             party.map_or_else(unknown, pid),
             party.map_or_else(unknown, |party| comm(&party.facts)),
-            name::listener(listener).unwrap_or_else(unknown),
+            name::about(failures.key, listener, failures.who).unwrap_or_else(unknown),
             listener.queue.map_or_else(unknown, |queue| {
                 format!("{}/{}", queue.depth, queue.backlog)
             }),
@@ -222,7 +222,7 @@ impl Text {
     pub fn whose(&self, failures: &Failures<'_>) -> String {
         match &failures.who.party {
             Some(party) => format!("process {}", party.id.pid),
-            None => name::listener(failures.listener)
+            None => name::about(failures.key, failures.listener, failures.who)
                 .unwrap_or_else(|| "an unknown listener".to_owned()),
         }
     }

@@ -4,9 +4,11 @@
 //! Everything is asked of the kernel through sock_diag(7), which answers for the network
 //! namespace of the thread that asks: [`Poller`] goes into each of them and comes back.
 
+mod conntrack;
 mod counters;
 mod dump;
 mod netns;
+mod settings;
 
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use conntrack::{Conntrack, Statistics};
 pub use counters::TcpExt;
+pub use settings::Settings;
 
 use crate::event::Address;
 use netns::{Home, Known};
@@ -32,6 +36,8 @@ pub struct Poller {
     known: Known,
     /// Room for one datagram of the kernel.
     buffer: Vec<u8>,
+    /// Settings are read, too.
+    settings: bool,
 }
 
 /// One look at everything.
@@ -46,7 +52,7 @@ pub struct Poll {
 }
 
 /// A network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
     /// Its inode number, as in `/proc/PID/ns/net`.
     pub inode: u32,
@@ -57,6 +63,10 @@ pub struct Namespace {
     /// Its counters, read after its listeners: never behind the listeners' `drops`. `None`
     /// where the kernel does not tell.
     pub counters: Option<TcpExt>,
+    /// Its connection tracking. `None` where there is none, or it may not be read.
+    pub conntrack: Option<Conntrack>,
+    /// Its settings, where they were asked for.
+    pub settings: Option<Settings>,
     /// Its listening TCP and AF_UNIX sockets, each once.
     pub listeners: Vec<Listener>,
     /// There are no other listeners.
@@ -116,7 +126,15 @@ impl Poller {
         Self {
             known: Known::new(root),
             buffer: Vec::with_capacity(dump::DATAGRAM),
+            settings: false,
         }
+    }
+
+    /// One that reads the settings of namespaces, too.
+    #[must_use]
+    pub fn with_settings(mut self) -> Self {
+        self.settings = true;
+        self
     }
 
     /// Looks at every network namespace that has a process or a mount.
@@ -145,7 +163,7 @@ impl Poller {
     }
 
     fn look_everywhere(&mut self, home: &mut Home, poll: &mut Poll) {
-        poll.namespaces.push(look(home.inode, &mut self.buffer));
+        poll.namespaces.push(self.look(home.inode));
         self.known.refresh(Instant::now());
         for (inode, doors) in self.known.doors() {
             if inode == home.inode {
@@ -158,7 +176,7 @@ impl Poller {
                 Err(reason) => Err(reason),
             };
             match entered {
-                Ok(()) => poll.namespaces.push(look(inode, &mut self.buffer)),
+                Ok(()) => poll.namespaces.push(self.look(inode)),
                 Err(reason) => poll.unreachable.push(format!("net:[{inode}]: {reason}")),
             }
         }
@@ -181,19 +199,21 @@ impl Poller {
         home.leave().ok()?;
         found.problem.is_none().then_some(found.items)
     }
-}
 
-/// Looks at the namespace this thread is in.
-fn look(inode: u32, buffer: &mut Vec<u8>) -> Namespace {
-    let listeners = dump::listeners(buffer);
-    // After the listeners: what is dropped in between is in the counters only.
-    let counters = counters::read();
-    Namespace {
-        inode,
-        cookie: netns::cookie(),
-        counters,
-        listeners: listeners.items,
-        complete: listeners.problem.is_none(),
-        problem: listeners.problem,
+    /// Looks at the namespace this thread is in.
+    fn look(&mut self, inode: u32) -> Namespace {
+        let listeners = dump::listeners(&mut self.buffer);
+        // After the listeners: what is dropped in between is in the counters only.
+        let counters = counters::read();
+        Namespace {
+            inode,
+            cookie: netns::cookie(),
+            counters,
+            conntrack: conntrack::read(),
+            settings: self.settings.then(settings::read),
+            listeners: listeners.items,
+            complete: listeners.problem.is_none(),
+            problem: listeners.problem,
+        }
     }
 }

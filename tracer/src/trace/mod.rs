@@ -32,7 +32,7 @@ use crate::{
         session::{self, Session},
         words,
     },
-    queues::{Drops, Served, Sheds, Stalls, Suspect},
+    queues::{Drops, Served, Sheds, Stalls, Suspect, Tables},
     record::Seen,
 };
 
@@ -78,7 +78,8 @@ async fn trace(options: &Options) -> Result<()> {
     // A run that is blind to its main job would find nothing and look like good news.
     let blind = |hook: &HookStatus| hook.attached.is_none();
     let hooks = session.hooks();
-    if hooks.iter().all(blind)
+    // Where none is wanted, what is polled is all that is.
+    if !hooks.is_empty() && hooks.iter().all(blind)
         || hooks
             .iter()
             .any(|hook| hook.hook == HookName::Accept && blind(hook))
@@ -156,6 +157,8 @@ struct Queues {
     watch: Watch,
     /// Where hooks do not see what is dropped.
     drops: Option<Drops>,
+    /// Tables of tracked connections, which no hook sees.
+    tables: Option<Tables>,
     stalls: Stalls,
     /// Whether hooks see connections that are accepted.
     accepts_are_seen: bool,
@@ -167,11 +170,13 @@ struct Queues {
 impl<'a> Run<'a> {
     fn new(options: &'a Options, session: Session) -> Result<Self> {
         let polls = session.polls_queues();
-        let wants_stalls = options.session.filter.reasons & (1 << Reason::QueueStalled as u16) != 0;
-        let queues = if polls || wants_stalls {
+        let wants = |reason| options.session.filter.reasons & (1 << reason as u16) != 0;
+        let wants_tables = wants(Reason::NetConntrackFull);
+        let queues = if polls || wants(Reason::QueueStalled) || wants_tables {
             Some(Queues {
                 watch: Watch::start()?,
                 drops: polls.then(Drops::default),
+                tables: wants_tables.then(Tables::default),
                 stalls: Stalls::new(options.stalled),
                 accepts_are_seen: session.is_hooked(HookName::Accepted),
                 suspects: Vec::new(),
@@ -215,7 +220,7 @@ impl<'a> Run<'a> {
                 said.push(format!("  {}: {why}", tier.name()));
             }
         }
-        let names: Vec<String> = hooks
+        let mut names: Vec<String> = hooks
             .iter()
             .filter_map(|hook| {
                 let (tier, targets) = hook.attached.as_ref()?;
@@ -227,6 +232,13 @@ impl<'a> Run<'a> {
                 Some(format!("{} ({})", hook.hook.name(), how.name()))
             })
             .collect();
+        if self
+            .queues
+            .as_ref()
+            .is_some_and(|queues| queues.tables.is_some())
+        {
+            names.push(format!("conntrack ({})", Tier::Poll.name()));
+        }
         said.push(format!("tracing with {}; Ctrl-C stops\n", names.join(", ")));
         // In one piece: the same terminal may show stdout.
         let _ = io::stderr().write_all(said.join("\n").as_bytes());
@@ -308,6 +320,9 @@ impl<'a> Run<'a> {
         if let Some(drops) = &mut queues.drops {
             counts = drops.poll(&look.poll, look.at_ns);
             counts.extend(drops.closed(self.session.take_closed(), false));
+        }
+        if let Some(tables) = &mut queues.tables {
+            counts.extend(tables.poll(&look.poll, look.at_ns));
         }
         let session = &self.session;
         let seen = queues.accepts_are_seen;

@@ -405,6 +405,10 @@ fn advise(
     who: &Who,
 ) -> Advice {
     let party = who.party.as_ref();
+    if key.reason == Reason::NetConntrackFull {
+        let max = listener.queue.map(|queue| u64::from(queue.backlog));
+        return crate::advice::conntrack(max);
+    }
     if key.reason.is_of_connect() {
         return advise_connect(
             key.reason,

@@ -18,6 +18,10 @@ use crate::{
     sockets::{Poll, Poller, Waiting},
 };
 
+/// Said where tables of tracked connections cannot be watched.
+const SILENT: &str = "not seen: net.conntrack_full: the kernel does not tell what nf_conntrack \
+    drops (CONFIG_NF_CONNTRACK_PROCFS)";
+
 /// What was found, and when.
 pub(super) struct Look {
     /// All listeners.
@@ -35,11 +39,20 @@ impl Look {
             let problem = namespace.problem.as_ref()?;
             Some(format!("net:[{}]: {problem}", namespace.inode))
         });
+        // The kernel tells of all namespaces or of none.
+        let silent = self
+            .poll
+            .namespaces
+            .first()
+            .and_then(|own| own.conntrack.as_ref())
+            .is_some_and(|table| table.processors.is_none());
+        let silent = silent.then(|| SILENT.to_owned());
         self.poll
             .unreachable
             .iter()
             .cloned()
             .chain(inside)
+            .chain(silent)
             .collect()
     }
 }

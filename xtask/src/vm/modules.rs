@@ -13,6 +13,7 @@ const WANTED: &[&str] = &[
     "tcp_diag",
     "unix_diag",      // … and for AF_UNIX ones
     "vsock_loopback", // AF_VSOCK within one machine
+    "nft_ct",         // tracked connections, for whoever asks for their state
 ];
 
 /// A module as the kernel takes it.

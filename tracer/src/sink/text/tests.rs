@@ -200,6 +200,32 @@ fn the_rest_is_one_exact_line() {
 }
 
 #[test]
+fn what_a_full_table_dropped_names_its_namespace() {
+    let (failure, who) = samples::of_conntrack();
+    let failures = failures(&failure, &who, 37);
+    let line = plain().polled(&failures, 37, Duration::from_secs(1), &clock());
+    assert_eq!(
+        line.split_whitespace().collect::<Vec<_>>()[1..],
+        [
+            "net.conntrack_full",
+            "-",
+            "-",
+            "-",
+            "net:[4026531840]",
+            "129/128",
+            "-",
+            "-",
+            "37",
+            "in",
+            "the",
+            "last",
+            "second"
+        ]
+    );
+    assert_eq!(plain().whose(&failures), "net:[4026531840]");
+}
+
+#[test]
 fn separators_are_for_people() {
     for (number, shown) in [
         (0, "0"),
