@@ -2,11 +2,14 @@
 //! accepts returned.
 
 pub mod foreground;
+pub mod gate;
 mod list;
+pub mod postgres;
 mod processes;
 pub mod strace;
 
 pub use list::ALL;
+pub use processes::{as_nobody, comm_of, descendants, lower_limit};
 
 use std::fs::{self, File, Permissions};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -17,7 +20,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use self::processes::{comm_of, descendants, lower_limit};
 use self::strace::Trace;
 use crate::records::{Key, Records};
 use crate::tracer::{Tracer, wait_for};
