@@ -16,7 +16,9 @@ use crate::wait;
 pub const USER: &str = "nobody";
 /// An answer is not waited for longer than this.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// `PROTOCOL_VERSION`: 3.0.
+/// What most clients send first: a length, and the number of this request.
+pub const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+/// The version of the protocol: 3.0.
 const VERSION: i32 = 3 << 16;
 
 /// Makes a database in a folder and serves it on a port of 127.0.0.1.
