@@ -2,8 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,71 +10,19 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use turnaway_tests::apart;
 use turnaway_tests::live::Live;
-use turnaway_tests::records::{Key, Peer, Records};
+use turnaway_tests::records::Peer;
 use turnaway_tests::servers::foreground::{Foreground, folder, free_port};
 use turnaway_tests::servers::gate::Gate;
+use turnaway_tests::servers::overflow::{
+    DROPS, Overflowed, address, client, compare, overflow, totals,
+};
 use turnaway_tests::servers::postgres::{self, Session};
 use turnaway_tests::servers::{as_nobody, comm_of, descendants, lower_limit};
-use turnaway_tests::sys::{self, Errno, SockAddr};
 use turnaway_tests::workload::listening::queued_connections;
-use turnaway_tests::workload::queue::{Counters, settled, wait_for_overflows};
 use turnaway_tests::{tracer, wait};
 
 /// An answer is not waited for longer than this.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What is known of a server whose queue overflowed.
-struct Overflowed {
-    /// Who accepts.
-    acceptor: u32,
-    /// Who holds the listener.
-    holders: Vec<u32>,
-    /// What the kernel counted.
-    drops: u64,
-}
-
-fn address(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
-}
-
-/// A client that is connected and has said something: some servers' kernels are told to wait for
-/// that (TCP_DEFER_ACCEPT).
-fn client(port: u16) -> Result<TcpStream> {
-    let mut client = TcpStream::connect(address(port))?;
-    client.write_all(&postgres::SSL_REQUEST)?;
-    Ok(client)
-}
-
-/// Clients of a port that nobody accepts on: one that waits for each place in the queue, and five
-/// for whom there is no place.
-fn overflow(port: u16, backlog: u32) -> Result<u64> {
-    let mut waiting = Vec::new();
-    // The kernel lets one more in than the backlog.
-    for queued in queued_connections(port.into())?..=backlog {
-        waiting.push(client(port)?);
-        wait::until_true("a client to be in the queue", || {
-            Ok(queued_connections(port.into())? == queued + 1)
-        })?;
-    }
-    let before = Counters::read()?;
-    let refused = (0..5)
-        .map(|_| {
-            let client = sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
-            sys::set_nonblocking(&client)?;
-            let got = sys::connect(&client, &SockAddr::inet(address(port)));
-            ensure!(got == Err(Errno(libc::EINPROGRESS)), "{got:?}");
-            Ok(client)
-        })
-        .collect::<Result<Vec<OwnedFd>>>()?;
-    // The last comes when one of them tries again: packets are counted, not clients.
-    wait_for_overflows(before, 6)?;
-    drop(refused);
-    let counted = settled()?.since(before);
-    ensure!(counted.overflows == counted.drops, "{counted:?}");
-    // They wait until here.
-    drop(waiting);
-    Ok(counted.drops)
-}
 
 fn watch(port: u16, reasons: &[&str]) -> Result<Live> {
     let port = port.to_string();
@@ -84,58 +31,6 @@ fn watch(port: u16, reasons: &[&str]) -> Result<Live> {
         arguments.extend(["--reason", reason]);
     }
     Live::start(&tracer::binary()?, &arguments)
-}
-
-/// The totals of these reasons.
-fn totals<'a>(records: &'a Records, reasons: &[&str]) -> Vec<&'a Key> {
-    let wanted = |key: &&Key| reasons.iter().any(|reason| key.reason.starts_with(reason));
-    records.summary.totals.iter().filter(wanted).collect()
-}
-
-const DROPS: [&str; 6] = [
-    "queue.overflow",
-    "queue.dropped",
-    "queue.syn_",
-    "queue.ack_",
-    "queue.rst_",
-    "queue.syn_flood",
-];
-
-/// There is one total of packets that were dropped, and it is the server's.
-fn compare(records: &Records, port: u16, truth: &Overflowed) -> Result<()> {
-    let told = totals(records, &DROPS);
-    let [total] = told[..] else {
-        anyhow::bail!("not one total: {told:?}");
-    };
-    let mut holders: Vec<u32> = total
-        .holders
-        .iter()
-        .flatten()
-        .map(|holder| holder.pid)
-        .collect();
-    holders.sort_unstable();
-    let mut wanted = truth.holders.clone();
-    wanted.sort_unstable();
-    ensure!(
-        // In the namespace nothing else is dropped, so a poll can tell what it was.
-        ["queue.overflow", "queue.syn_overflow"].contains(&total.reason.as_str())
-            && total.count == Some(truth.drops)
-            && total.process.pid == truth.acceptor
-            && total.process.comm == comm_of(truth.acceptor)
-            && total.listener.port == Some(port.into())
-            && holders == wanted,
-        "{} drops of {} ({wanted:?}): {total:?}",
-        truth.drops,
-        truth.acceptor
-    );
-    let counted: u64 = records
-        .counts
-        .iter()
-        .filter(|key| DROPS.iter().any(|reason| key.reason.starts_with(reason)))
-        .filter_map(|key| key.count)
-        .sum();
-    ensure!(counted == truth.drops, "counts add up to {counted}");
-    Ok(())
 }
 
 /// The only php-fpm that is installed.
@@ -252,7 +147,15 @@ fn nginx_finds_the_queue_of_php_fpm_full() {
     })
     .unwrap();
     let words = worker.to_string();
-    let turnaway = Live::start(&tracer::binary().unwrap(), &["-p", &words]).unwrap();
+    let arguments = [
+        "-p",
+        &words,
+        "--reason",
+        "queue.unix_full",
+        "--reason",
+        "connect",
+    ];
+    let turnaway = Live::start(&tracer::binary().unwrap(), &arguments).unwrap();
 
     let busy_with = server.begin().unwrap();
     let child = gate.wait_for(None).unwrap();

@@ -4,6 +4,7 @@
 pub mod foreground;
 pub mod gate;
 mod list;
+pub mod overflow;
 pub mod postgres;
 mod processes;
 pub mod strace;
