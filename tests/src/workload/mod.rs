@@ -11,6 +11,7 @@ pub mod emfile;
 pub mod enfile;
 pub mod families;
 pub mod full;
+pub mod handed;
 pub mod identity;
 pub mod listening;
 pub mod misuse;
@@ -42,6 +43,11 @@ impl Stage {
             alone,
             ready: false,
         }
+    }
+
+    /// The word was given to what this process was before it called exec.
+    pub fn was_ready(&mut self) {
+        self.ready = true;
     }
 
     /// Says that all is prepared and waits for the word.

@@ -65,7 +65,7 @@ impl Counters {
 }
 
 /// Goes into a network namespace where nothing happens.
-fn quiet() -> Result<()> {
+pub fn quiet() -> Result<()> {
     sys::unshare(libc::CLONE_NEWNET)?;
     sys::loopback_up()?;
     Ok(())
@@ -414,12 +414,12 @@ pub fn closed_at_once(stage: &mut Stage) -> Result<()> {
     })
 }
 
-fn unistd_write(fd: &OwnedFd, bytes: &[u8]) -> Result<usize> {
+pub(super) fn unistd_write(fd: &OwnedFd, bytes: &[u8]) -> Result<usize> {
     use std::io::Write as _;
     Ok(fs::File::from(fd.try_clone()?).write(bytes)?)
 }
 
-fn unistd_read(fd: &OwnedFd, bytes: &mut [u8]) -> Result<usize> {
+pub(super) fn unistd_read(fd: &OwnedFd, bytes: &mut [u8]) -> Result<usize> {
     use std::io::Read as _;
     Ok(fs::File::from(fd.try_clone()?).read(bytes)?)
 }
