@@ -93,7 +93,7 @@ fn it_accepts_for_others_until_its_limit() {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let limit = u64::try_from(open).unwrap();
     lower_limit(pid, limit).unwrap();
-    let _client = overflow::client(port).unwrap();
+    let _client = TcpStream::connect(address(port)).unwrap();
     wait::until("its end", || Ok(server.0.try_wait()?)).unwrap();
     let records = turnaway.stop().unwrap();
 
