@@ -4,6 +4,7 @@
 //! compared with comes from elsewhere: a [`workload`] counts what its own calls returned, a real
 //! [server](servers) is watched with strace, and /proc tells who is who.
 
+pub mod apart;
 pub mod live;
 pub mod records;
 pub mod scenario;

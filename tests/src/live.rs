@@ -1,9 +1,10 @@
 //! Running turnaway and reading what it says while it runs.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -21,6 +22,7 @@ pub struct Live {
     child: Child,
     lines: Receiver<String>,
     said: Vec<String>,
+    errors: Option<JoinHandle<String>>,
 }
 
 impl Live {
@@ -44,10 +46,11 @@ impl Live {
                 }
             }
         });
-        let live = Self {
+        let mut live = Self {
             child,
             lines,
             said: Vec::new(),
+            errors: None,
         };
         let mut line = String::new();
         while !line.starts_with("tracing ") {
@@ -55,7 +58,12 @@ impl Live {
             ensure!(stderr.read_line(&mut line)? > 0, "turnaway ended");
         }
         // Whatever else it says there must not fill the pipe.
-        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+        live.errors = Some(std::thread::spawn(move || {
+            let mut text = Vec::new();
+            // It is told if it matters.
+            let _ = stderr.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        }));
         Ok(live)
     }
 
@@ -85,7 +93,12 @@ impl Live {
             self.said.push(line);
         }
         let status = wait_for(&mut self.child, PATIENCE)?;
-        ensure!(status.success(), "turnaway: {status}");
+        let errors = self.errors.take().and_then(|errors| errors.join().ok());
+        ensure!(
+            status.success(),
+            "turnaway: {status}: {}",
+            errors.unwrap_or_default()
+        );
         Records::parse(&self.said.join("\n"))
     }
 }

@@ -19,9 +19,14 @@ pub(crate) const TESTS: &[&str] = &[
     "memcached",
     "pgbouncer",
     "postgresql",
-    "nodejs", // acceptors written in other languages
+    "php-fpm",
+    "gunicorn",
+    "systemd", // systemd-socket-activate: listeners that are handed on by exec
+    "nodejs",  // acceptors and clients written in other languages
     "python3",
     "golang-go",
-    "bpftool", // shows what is loaded, independently of turnaway
-    "strace",  // shows what accept returned, independently of turnaway
+    "curl",
+    "iproute2", // routes of test networks
+    "bpftool",  // shows what is loaded, independently of turnaway
+    "strace",   // shows what accept returned, independently of turnaway
 ];

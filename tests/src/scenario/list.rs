@@ -2,7 +2,9 @@
 
 use super::Scenario;
 use super::env::{self, Need};
-use crate::workload::{Stage, connect, conntrack, denied, emfile, enfile, families, identity};
+use crate::workload::{
+    Stage, connect, conntrack, denied, emfile, enfile, families, handed, identity,
+};
 use crate::workload::{misuse, normal, processes, queue, shed, uring};
 
 type Workload = fn(&mut Stage) -> anyhow::Result<()>;
@@ -154,6 +156,10 @@ pub const ALL: &[Scenario] = &[
     drops("queue_cookies", queue::cookies),
     drops("queue_reuseport", queue::reuseport),
     drops("queue_prefork", queue::prefork).of_others(),
+    drops("queue_drops_root", handed::drops_root).of_others(),
+    drops("queue_sent", handed::sent).of_others(),
+    drops("queue_sent_to_nobody_yet", handed::sent_and_not_accepted).of_others(),
+    drops("queue_exec", handed::exec),
     drops("queue_closed_at_once", queue::closed_at_once).of_others(),
     scenario("queue_slow", queue::slow).seen_by("accepted", &["queue.slow"]),
     scenario("queue_stalled", queue::stalled).seen_by("accepted", &["queue.stalled"]),

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{sys, wait};
 
@@ -16,19 +17,44 @@ pub struct Foreground(pub Child);
 impl Foreground {
     /// Starts it and waits until it listens on the port.
     pub fn start(command: &mut Command, port: u16) -> Result<Self> {
+        command.stderr(Stdio::null());
+        Self::start_heard(command, port)
+    }
+
+    /// The same; where its errors go has been said.
+    pub fn start_heard(command: &mut Command, port: u16) -> Result<Self> {
         let before = listeners(port)?;
-        let server = Self(
-            command
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .with_context(|| format!("cannot run {command:?}"))?,
-        );
+        let mut server = Self::spawn(command)?;
         wait::until_true("the server to listen", || {
+            server.still_runs()?;
             Ok(!listeners(port)?.is_subset(&before))
         })?;
         Ok(server)
+    }
+
+    /// Starts it and waits until it listens at a path.
+    pub fn start_at(command: &mut Command, path: &Path) -> Result<Self> {
+        let mut server = Self::spawn(command.stderr(Stdio::null()))?;
+        let path = path.to_string_lossy();
+        wait::until_true("the server to listen", || {
+            server.still_runs()?;
+            listens_at(&path)
+        })?;
+        Ok(server)
+    }
+
+    fn spawn(command: &mut Command) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.spawn();
+        Ok(Self(
+            child.with_context(|| format!("cannot run {command:?}"))?,
+        ))
+    }
+
+    fn still_runs(&mut self) -> Result<()> {
+        let ended = self.0.try_wait()?;
+        ensure!(ended.is_none(), "the server ended: {ended:?}");
+        Ok(())
     }
 
     /// Sends it a signal.
@@ -51,12 +77,22 @@ impl Drop for Foreground {
 pub fn listeners(port: u16) -> Result<BTreeSet<String>> {
     const LISTEN: &str = "0A";
     let wanted = format!("0100007F:{port:04X}");
-    Ok(fs::read_to_string("/proc/net/tcp")?
+    Ok(fs::read_to_string("/proc/thread-self/net/tcp")?
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
         .filter(|fields| fields.get(1) == Some(&wanted.as_str()) && fields[3] == LISTEN)
         .map(|fields| fields[9].to_owned())
         .collect())
+}
+
+/// Whether somebody listens at a path.
+pub fn listens_at(path: &str) -> Result<bool> {
+    // include/uapi/linux/net.h, __SO_ACCEPTCON
+    const LISTENS: &str = "00010000";
+    Ok(fs::read_to_string("/proc/thread-self/net/unix")?
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .any(|fields| fields.get(3) == Some(&LISTENS) && fields.get(7) == Some(&path)))
 }
 
 /// A port that nobody listens on.

@@ -2,11 +2,15 @@
 //! accepts returned.
 
 pub mod foreground;
+pub mod gate;
 mod list;
+pub mod overflow;
+pub mod postgres;
 mod processes;
 pub mod strace;
 
 pub use list::ALL;
+pub use processes::{as_nobody, comm_of, descendants, lower_limit};
 
 use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
@@ -18,7 +22,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use self::processes::{comm_of, descendants, lower_limit};
 use self::strace::Trace;
 use crate::records::{Key, Records};
 use crate::sys::{Errno, SockAddr};

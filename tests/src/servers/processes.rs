@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::truth::stat_field;
 
 /// All processes below another, parents before their children.
-pub(super) fn descendants(ancestor: u32) -> Result<Vec<u32>> {
+pub fn descendants(ancestor: u32) -> Result<Vec<u32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?
@@ -39,14 +39,15 @@ pub(super) fn descendants(ancestor: u32) -> Result<Vec<u32>> {
 }
 
 /// The name of a process.
-pub(super) fn comm_of(pid: u32) -> Option<String> {
+#[must_use]
+pub fn comm_of(pid: u32) -> Option<String> {
     let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(String::from_utf8_lossy(&comm).trim_end().to_owned())
 }
 
 /// Gives a running process of nobody's another soft limit of descriptors. As nobody, because root
 /// may do it to others only with CAP_SYS_RESOURCE, which containers lack.
-pub(super) fn lower_limit(pid: u32, soft: u64) -> Result<()> {
+pub fn lower_limit(pid: u32, soft: u64) -> Result<()> {
     let status = as_nobody("/usr/bin/prlimit")
         .arg(format!("--pid={pid}"))
         .arg(format!("--nofile={soft}:"))
@@ -61,7 +62,8 @@ pub(super) fn lower_limit(pid: u32, soft: u64) -> Result<()> {
 
 /// A command of nobody's, who cannot raise limits, and under whom those run that refuse to be
 /// root.
-pub(super) fn as_nobody(program: &str) -> Command {
+#[must_use]
+pub fn as_nobody(program: &str) -> Command {
     let mut command = Command::new("/usr/bin/setpriv");
     command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])

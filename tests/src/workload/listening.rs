@@ -130,6 +130,25 @@ impl Listening {
         Self::unix_in_dir(libc::SOCK_SEQPACKET, backlog)
     }
 
+    /// The same for clients only: this process has it no more.
+    pub fn given_away(self) -> Result<Self> {
+        let fd = sys::socket(self.family, self.kind, 0)?;
+        Ok(Self { fd, ..self })
+    }
+
+    /// A TCP listener on 127.0.0.1 that somebody else has made. `truth` is what is true of it.
+    pub fn handed(fd: OwnedFd, truth: Listener) -> Result<Self> {
+        let port = u16::try_from(truth.port.context("no port")?)?;
+        Ok(Self {
+            fd,
+            family: libc::AF_INET,
+            kind: libc::SOCK_STREAM,
+            target: SockAddr::inet((Ipv4Addr::LOCALHOST, port).into()),
+            truth,
+            _dir: None,
+        })
+    }
+
     fn unix_in_dir(kind: i32, backlog: u32) -> Result<Self> {
         let dir = tempfile::tempdir().context("cannot create a temporary folder")?;
         let path = dir.path().join("listener");

@@ -12,6 +12,7 @@ pub mod emfile;
 pub mod enfile;
 pub mod families;
 pub mod full;
+pub mod handed;
 pub mod identity;
 pub mod listening;
 pub mod misuse;
@@ -44,6 +45,11 @@ impl Stage {
             alone,
             ready: false,
         }
+    }
+
+    /// The word was given to what this process was before it called exec.
+    pub fn was_ready(&mut self) {
+        self.ready = true;
     }
 
     /// Says that all is prepared and waits for the word.

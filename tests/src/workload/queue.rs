@@ -17,19 +17,20 @@ use crate::wait;
 
 /// Counters of the calling thread's network namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counters {
+pub struct Counters {
     /// `ListenOverflows`.
-    overflows: u64,
+    pub overflows: u64,
     /// `ListenDrops`.
-    drops: u64,
+    pub drops: u64,
     /// `TCPReqQFullDoCookies`.
-    cookies: u64,
+    pub cookies: u64,
     /// `TCPReqQFullDrop`.
-    request_drops: u64,
+    pub request_drops: u64,
 }
 
 impl Counters {
-    fn read() -> Result<Self> {
+    /// What they are now.
+    pub fn read() -> Result<Self> {
         let text = fs::read_to_string("/proc/thread-self/net/netstat")?;
         let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
         let (names, values) = (
@@ -52,7 +53,9 @@ impl Counters {
         })
     }
 
-    fn since(self, before: Self) -> Self {
+    /// What was counted since.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
         Self {
             overflows: self.overflows - before.overflows,
             drops: self.drops - before.drops,
@@ -63,7 +66,7 @@ impl Counters {
 }
 
 /// Goes into a network namespace where nothing happens.
-fn quiet() -> Result<()> {
+pub fn quiet() -> Result<()> {
     sys::unshare(libc::CLONE_NEWNET)?;
     sys::loopback_up()?;
     Ok(())
@@ -85,7 +88,8 @@ fn names(clients: &[OwnedFd], address: &str) -> Result<Vec<String>> {
         .collect()
 }
 
-fn wait_for_overflows(before: Counters, least: u64) -> Result<()> {
+/// Waits until so many packets have found a full queue.
+pub fn wait_for_overflows(before: Counters, least: u64) -> Result<()> {
     wait::until_true("overflows", || {
         Ok(Counters::read()?.since(before).overflows >= least)
     })
@@ -93,7 +97,7 @@ fn wait_for_overflows(before: Counters, least: u64) -> Result<()> {
 
 /// Waits until no packet is under way any more, and says what was counted by then. A SYN that was
 /// sent may still wait for a processor that is busy.
-fn settled() -> Result<Counters> {
+pub fn settled() -> Result<Counters> {
     let segments = || -> Result<(u64, u64, Counters)> {
         let text = fs::read_to_string("/proc/thread-self/net/snmp")?;
         let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
@@ -414,12 +418,12 @@ pub fn closed_at_once(stage: &mut Stage) -> Result<()> {
     })
 }
 
-fn unistd_write(fd: &OwnedFd, bytes: &[u8]) -> Result<usize> {
+pub(super) fn unistd_write(fd: &OwnedFd, bytes: &[u8]) -> Result<usize> {
     use std::io::Write as _;
     Ok(fs::File::from(fd.try_clone()?).write(bytes)?)
 }
 
-fn unistd_read(fd: &OwnedFd, bytes: &mut [u8]) -> Result<usize> {
+pub(super) fn unistd_read(fd: &OwnedFd, bytes: &mut [u8]) -> Result<usize> {
     use std::io::Read as _;
     Ok(fs::File::from(fd.try_clone()?).read(bytes)?)
 }

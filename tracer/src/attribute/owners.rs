@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Read as _},
     os::unix::ffi::OsStrExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -29,7 +29,7 @@ pub struct Owners {
 /// begins with the highest process ids: who holds a new socket is likely to be new itself.
 #[must_use]
 pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
-    let link = format!("socket:[{inode}]");
+    let link = link_of(inode);
     let deadline = Instant::now() + budget;
     let Ok(processes) = fs::read_dir(root.join("proc")) else {
         return Owners::default();
@@ -43,8 +43,7 @@ pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
         .collect();
     pids.sort_unstable_by(|a, b| b.cmp(a));
     for pid in pids {
-        let descriptors = root.join("proc").join(pid.to_string()).join("fd");
-        match holds(&descriptors, link.as_bytes(), deadline) {
+        match holds(&descriptors_of(root, pid), link.as_bytes(), deadline) {
             Some(true) => owners.pids.push(pid),
             Some(false) => {}
             None => owners.complete = false,
@@ -56,6 +55,26 @@ pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
     }
     owners.pids.sort_unstable();
     owners
+}
+
+/// Whether a process has a descriptor of the socket; `None` where that could not be found out
+/// within `budget`.
+#[must_use]
+pub fn is_holder(root: &Path, pid: u32, inode: u64, budget: Duration) -> Option<bool> {
+    let deadline = Instant::now() + budget;
+    holds(
+        &descriptors_of(root, pid),
+        link_of(inode).as_bytes(),
+        deadline,
+    )
+}
+
+fn link_of(inode: u64) -> String {
+    format!("socket:[{inode}]")
+}
+
+fn descriptors_of(root: &Path, pid: u32) -> PathBuf {
+    root.join("proc").join(pid.to_string()).join("fd")
 }
 
 /// Whether any link in a directory of descriptors is `link`; `None` where that could not
@@ -151,7 +170,7 @@ mod tests {
         time::Duration,
     };
 
-    use super::{Owners, find_path, owners_of_socket, unix_listener, unix_path};
+    use super::{Owners, find_path, is_holder, owners_of_socket, unix_listener, unix_path};
 
     const BUDGET: Duration = Duration::from_secs(10);
 
@@ -178,6 +197,10 @@ mod tests {
                 complete: true
             }
         );
+        for (pid, holder) in [(900, true), (5, false), (8, false), (9, false)] {
+            assert_eq!(is_holder(root.path(), pid, 77, BUDGET), Some(holder));
+        }
+        assert_eq!(is_holder(root.path(), 5, 77, Duration::ZERO), None);
     }
 
     #[test]

@@ -245,10 +245,16 @@ impl Attributor {
     }
 
     /// Whose a failure of a listener is that was nobody's call: the process that is known
-    /// to accept there, else the one that holds it, if there is only one.
+    /// to accept there, else the one that holds it, if there is only one. One that has handed
+    /// the listener to others and closed it accepts there no more.
     pub fn of_listener(&mut self, socket_inode: u64, acceptor: Option<ProcessId>) -> Who {
         let owners = self.owners(socket_inode);
-        let accepts = acceptor.filter(|id| self.task(*id).is_some());
+        let has_left = |pid| {
+            let is_held = !owners.pids.is_empty() && !owners.pids.contains(&pid);
+            // Owners are believed for a while: who is not among them may hold it by now.
+            is_held && owners::is_holder(&self.root, pid, socket_inode, OWNER_SEARCH) == Some(false)
+        };
+        let accepts = acceptor.filter(|id| self.task(*id).is_some() && !has_left(id.pid));
         let only = match owners.pids[..] {
             // A process that may not be looked into (of another user namespace, or one that
             // is protected), or that there was no time for, may hold it too, and rarely does:

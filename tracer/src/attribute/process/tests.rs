@@ -275,6 +275,31 @@ fn the_kernel_side_knows_the_pid_namespace_first() {
 }
 
 #[test]
+fn who_has_handed_a_listener_on_does_not_accept_there() {
+    let host = Host::new();
+    let hold = |pid: u32, what: &str| {
+        let descriptors = host.root().join(format!("proc/{pid}/fd"));
+        fs::create_dir_all(&descriptors).expect("created");
+        symlink(what, descriptors.join("3")).expect("linked");
+    };
+    host.run(812, "old", 1, 500);
+    hold(812, "socket:[1]");
+    host.run(813, "new", 1, 600);
+    hold(813, "socket:[4242]");
+    host.run(814, "other", 1, 600);
+    hold(814, "socket:[4243]");
+    let of = |inode, pid, start_ticks| {
+        let accepted = id(pid, start_ticks * TICK_NS);
+        let who = host.attributor().of_listener(inode, Some(accepted));
+        who.party.map(|party| party.id.pid)
+    };
+    assert_eq!(of(4242, 812, 500), Some(813));
+    assert_eq!(of(4242, 813, 600), Some(813));
+    // A descriptor of io_uring's or a thread's own is in no list.
+    assert_eq!(of(4244, 812, 500), Some(812));
+}
+
+#[test]
 fn a_worker_is_adopted_where_one_process_holds_the_listener() {
     let host = Host::new();
     let hold = |pid: u32| {

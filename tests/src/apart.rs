@@ -1,0 +1,28 @@
+//! A network of a test's own, where nothing else is counted.
+
+use std::fs;
+use std::panic::resume_unwind;
+
+use anyhow::{Context as _, Result};
+
+use crate::sys;
+
+/// Runs `body` in a thread that has a network namespace of its own, with the loopback interface
+/// up. What it starts is in there too.
+pub fn in_netns<T: Send>(body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            sys::unshare(libc::CLONE_NEWNET).context("cannot make a network namespace")?;
+            sys::loopback_up()?;
+            body()
+        });
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+/// Writes a setting of the calling thread's network namespace, such as `ipv4/tcp_syn_retries`.
+pub fn set(name: &str, value: &str) -> Result<()> {
+    // The folder shows the namespace of the thread that opens it.
+    let path = format!("/proc/sys/net/{name}");
+    fs::write(&path, value).with_context(|| format!("cannot write {path}"))
+}
