@@ -22,7 +22,7 @@ use turnaway_tests::workload::listening::queued_connections;
 use turnaway_tests::{tracer, wait};
 
 /// An answer is not waited for longer than this.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn watch(port: u16, reasons: &[&str]) -> Result<Live> {
     let port = port.to_string();
