@@ -67,6 +67,7 @@ pub struct Key {
     pub peer: Option<Peer>,
     pub server: Option<Holder>,
     pub waited_ns: Option<u64>,
+    pub state: Option<String>,
     pub waited_max_ns: Option<u64>,
     #[serde(default)]
     pub listener: Listener,

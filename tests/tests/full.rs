@@ -45,7 +45,7 @@ fn php_fpm() -> Result<PathBuf> {
 }
 
 /// php-fpm with one child and the shortest queue, and nginx before it.
-struct Fpm {
+struct Php {
     fpm: Foreground,
     nginx: Foreground,
     front: PathBuf,
@@ -53,7 +53,7 @@ struct Fpm {
     log: PathBuf,
 }
 
-impl Fpm {
+impl Php {
     /// Its only script waits at the gate.
     fn start(dir: &Path) -> Result<Self> {
         let path = dir.display();
@@ -141,7 +141,7 @@ fn nginx_finds_the_queue_of_php_fpm_full() {
     const CLIENTS: usize = 40;
     let dir = folder().unwrap();
     let gate = Gate::closed(dir.path()).unwrap();
-    let server = Fpm::start(dir.path()).unwrap();
+    let server = Php::start(dir.path()).unwrap();
     let worker = wait::until("nginx's worker", || {
         Ok(descendants(server.nginx.0.id())?.first().copied())
     })

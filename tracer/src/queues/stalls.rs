@@ -54,7 +54,7 @@ struct Queue {
     cookie: u64,
     /// The first of the polls in a row that found connections waiting.
     since_ns: u64,
-    /// The oldest of them at the last poll.
+    /// The oldest of them when it was last looked at.
     oldest: Option<u64>,
     /// When that came.
     oldest_ns: Option<u64>,
@@ -115,8 +115,11 @@ impl Stalls {
                 let same_oldest =
                     oldest.is_none() || queue.oldest == oldest.map(|oldest| oldest.cookie);
                 let began = self.began(&queue, oldest, served(found.inode), same_oldest, now_ns);
-                queue.oldest = oldest.map(|oldest| oldest.cookie);
-                queue.oldest_ns = oldest.map(|oldest| came(oldest, now_ns));
+                // Where it was not looked at this time, the one before is still known.
+                if let Some(oldest) = oldest {
+                    queue.oldest = Some(oldest.cookie);
+                    queue.oldest_ns = Some(came(oldest, now_ns));
+                }
                 let failure = |since_ns: u64| Failure {
                     target_path: None,
                     key: Key {
@@ -417,6 +420,21 @@ pub(super) mod tests {
         }
         assert_eq!(told.len(), 1);
         assert_eq!(told[0].failure.key.socket_inode, Some(2));
+    }
+
+    #[test]
+    fn a_stall_lasts_although_its_queue_is_not_looked_into_each_time() {
+        let mut stalls = stalls();
+        let queue = poll_of(vec![listener(1, 1)]);
+        let mut told = Vec::new();
+        for second in 10..20 {
+            let waiting = match second {
+                14 | 15 => HashMap::new(),
+                _ => waits(1, 5, (second - 10) * 1000 + 500),
+            };
+            told.extend(stalls.poll(&queue, &waiting, |_| Served::Never, second * S));
+        }
+        assert_eq!(told.len(), 1, "{told:?}");
     }
 
     #[test]
