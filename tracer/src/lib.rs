@@ -7,6 +7,7 @@
 
 pub mod advice;
 pub mod aggregate;
+pub mod alert;
 pub mod attribute;
 pub mod cli;
 pub mod doctor;
