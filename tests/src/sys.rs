@@ -325,6 +325,27 @@ pub fn connect(fd: &OwnedFd, address: &SockAddr) -> Result<(), Errno> {
     .map(drop)
 }
 
+/// Has a listener take data that comes with a SYN, of so many clients at once.
+pub fn fast_open(fd: &OwnedFd, most: i32) -> Result<(), Errno> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, &most)
+}
+
+/// Connects and sends data with the SYN.
+pub fn send_with_syn(fd: &OwnedFd, address: &SockAddr, data: &[u8]) -> Result<(), Errno> {
+    // SAFETY: data and address outlive the call, their lengths are theirs.
+    let sent = unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            data.as_ptr().cast(),
+            data.len(),
+            libc::MSG_FASTOPEN | libc::MSG_NOSIGNAL,
+            (&raw const address.storage).cast(),
+            address.len,
+        )
+    };
+    if sent < 0 { Err(Errno::last()) } else { Ok(()) }
+}
+
 /// connect(2) with an address that is nowhere.
 pub fn connect_to_nowhere(fd: RawFd) -> Result<(), Errno> {
     let nowhere = std::ptr::without_provenance::<libc::sockaddr>(1);

@@ -143,6 +143,10 @@ pub const ALL: &[Scenario] = &[
     drops("queue_syn_overflow", queue::syn_overflow),
     drops("queue_syn_overflow_ipv6", queue::syn_overflow_ipv6).needs(env::ipv6),
     drops("queue_syn_overflow_mptcp", queue::syn_overflow_mptcp).needs(env::mptcp),
+    drops(
+        "queue_syn_overflow_fast_open",
+        queue::syn_overflow_fast_open,
+    ),
     drops("queue_ack_overflow", queue::ack_overflow),
     drops("queue_ack_overflow_ipv6", queue::ack_overflow_ipv6).needs(env::ipv6),
     drops(

@@ -11,9 +11,25 @@ use super::full::Full;
 use super::listening::{Listening, queued_connections};
 use super::{Stage, fail};
 use crate::scenario::env::is_guest;
-use crate::sys::{self, Call, SockAddr};
+use crate::sys::{self, Call, Errno, SockAddr};
 use crate::truth::{Failures, Listening as Listened, Process, Tally};
 use crate::wait;
+
+/// A counter of the calling thread's network namespace, by its name.
+fn netstat(wanted: &str) -> Result<u64> {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat")?;
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (
+        lines.next().context("no names")?,
+        lines.next().context("no values")?,
+    );
+    names
+        .split(' ')
+        .zip(values.split(' '))
+        .find(|(name, _)| *name == wanted)
+        .and_then(|(_, value)| value.parse().ok())
+        .with_context(|| format!("no {wanted}"))
+}
 
 /// Counters of the calling thread's network namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,25 +47,11 @@ pub struct Counters {
 impl Counters {
     /// What they are now.
     pub fn read() -> Result<Self> {
-        let text = fs::read_to_string("/proc/thread-self/net/netstat")?;
-        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
-        let (names, values) = (
-            lines.next().context("no names")?,
-            lines.next().context("no values")?,
-        );
-        let value = |wanted: &str| {
-            names
-                .split(' ')
-                .zip(values.split(' '))
-                .find(|(name, _)| *name == wanted)
-                .and_then(|(_, value)| value.parse().ok())
-                .with_context(|| format!("no {wanted}"))
-        };
         Ok(Self {
-            overflows: value("ListenOverflows")?,
-            drops: value("ListenDrops")?,
-            cookies: value("TCPReqQFullDoCookies")?,
-            request_drops: value("TCPReqQFullDrop")?,
+            overflows: netstat("ListenOverflows")?,
+            drops: netstat("ListenDrops")?,
+            cookies: netstat("TCPReqQFullDoCookies")?,
+            request_drops: netstat("TCPReqQFullDrop")?,
         })
     }
 
@@ -156,6 +158,47 @@ pub fn syn_overflow_ipv6(stage: &mut Stage) -> Result<()> {
 pub fn syn_overflow_mptcp(stage: &mut Stage) -> Result<()> {
     quiet()?;
     syn_overflow_of(stage, &Listening::mptcp(2)?, "127.0.0.1")
+}
+
+/// The same for clients that send data with their SYN, to a listener that takes it.
+pub fn syn_overflow_fast_open(stage: &mut Stage) -> Result<()> {
+    quiet()?;
+    // Both sides, without cookies.
+    set("tcp_fastopen", "0x207")?;
+    let listening = Listening::tcp4(2)?;
+    sys::fast_open(listening.socket(), 16)?;
+    let ask = || -> Result<OwnedFd> {
+        let client = listening.client()?;
+        sys::set_nonblocking(&client)?;
+        match sys::send_with_syn(&client, listening.target(), b"question") {
+            Ok(()) | Err(Errno(libc::EINPROGRESS)) => Ok(client),
+            Err(errno) => Err(errno).context("cannot send with a SYN"),
+        }
+    };
+    let _queued: Vec<OwnedFd> = (0..3).map(|_| ask()).collect::<Result<_>>()?;
+    listening.wait_for_queue(3)?;
+    ensure!(
+        netstat("TCPFastOpenPassive")? == 3,
+        "data with a SYN was not taken"
+    );
+    let process = Process::current()?;
+    stage.ready()?;
+    let before = Counters::read()?;
+    let clients: Vec<OwnedFd> = (0..5).map(|_| ask()).collect::<Result<_>>()?;
+    let peers = names(&clients, "127.0.0.1")?;
+    wait_for_overflows(before, 6)?;
+    drop(clients);
+    let counted = settled()?.since(before);
+    ensure!(counted.overflows == counted.drops, "{counted:?}");
+    let mut failure = Failures::of_listener(
+        "queue.syn_overflow",
+        process.clone(),
+        listening.truth(3),
+        counted.overflows,
+    )
+    .held_by(&[process.pid]);
+    failure.peers = peers;
+    one_failure(stage, &process, failure)
 }
 
 fn syn_overflow_of(stage: &mut Stage, listening: &Listening, address: &str) -> Result<()> {
