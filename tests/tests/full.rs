@@ -22,7 +22,7 @@ use turnaway_tests::workload::listening::queued_connections;
 use turnaway_tests::{tracer, wait};
 
 /// An answer is not waited for longer than this.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn watch(port: u16, reasons: &[&str]) -> Result<Live> {
     let port = port.to_string();
@@ -46,7 +46,7 @@ fn php_fpm() -> Result<PathBuf> {
 
 /// php-fpm with one child and the shortest queue, and nginx before it.
 struct Fpm {
-    fpm: Foreground,
+    php: Foreground,
     nginx: Foreground,
     front: PathBuf,
     socket: PathBuf,
@@ -78,7 +78,7 @@ impl Fpm {
         let program = php_fpm()?;
         let mut command = as_nobody(&program.to_string_lossy());
         command.args(["--nodaemonize", "-n", "--fpm-config"]);
-        let fpm = Foreground::start_at(command.arg(config), &socket)?;
+        let php = Foreground::start_at(command.arg(config), &socket)?;
         let config = dir.join("nginx.conf");
         fs::write(
             &config,
@@ -106,7 +106,7 @@ impl Fpm {
         command.arg("-e").arg(&log).arg("-c").arg(config);
         let nginx = Foreground::start_at(&mut command, &front)?;
         Ok(Self {
-            fpm,
+            php,
             nginx,
             front,
             socket,
@@ -184,7 +184,7 @@ fn nginx_finds_the_queue_of_php_fpm_full() {
     assert_eq!(counted, logged);
     assert!(!records.events.is_empty());
     let path = server.socket.to_string_lossy();
-    let master = server.fpm.0.id();
+    let master = server.php.0.id();
     for key in records.events.iter().chain(&records.counts).chain([total]) {
         assert_eq!(key.reason, "queue.unix_full");
         assert_eq!(key.errno, "EAGAIN");
