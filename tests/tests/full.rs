@@ -45,15 +45,15 @@ fn php_fpm() -> Result<PathBuf> {
 }
 
 /// php-fpm with one child and the shortest queue, and nginx before it.
-struct Php {
-    fpm: Foreground,
+struct Fpm {
+    php: Foreground,
     nginx: Foreground,
     front: PathBuf,
     socket: PathBuf,
     log: PathBuf,
 }
 
-impl Php {
+impl Fpm {
     /// Its only script waits at the gate.
     fn start(dir: &Path) -> Result<Self> {
         let path = dir.display();
@@ -78,7 +78,7 @@ impl Php {
         let program = php_fpm()?;
         let mut command = as_nobody(&program.to_string_lossy());
         command.args(["--nodaemonize", "-n", "--fpm-config"]);
-        let fpm = Foreground::start_at(command.arg(config), &socket)?;
+        let php = Foreground::start_at(command.arg(config), &socket)?;
         let config = dir.join("nginx.conf");
         fs::write(
             &config,
@@ -106,7 +106,7 @@ impl Php {
         command.arg("-e").arg(&log).arg("-c").arg(config);
         let nginx = Foreground::start_at(&mut command, &front)?;
         Ok(Self {
-            fpm,
+            php,
             nginx,
             front,
             socket,
@@ -141,7 +141,7 @@ fn nginx_finds_the_queue_of_php_fpm_full() {
     const CLIENTS: usize = 40;
     let dir = folder().unwrap();
     let gate = Gate::closed(dir.path()).unwrap();
-    let server = Php::start(dir.path()).unwrap();
+    let server = Fpm::start(dir.path()).unwrap();
     let worker = wait::until("nginx's worker", || {
         Ok(descendants(server.nginx.0.id())?.first().copied())
     })
@@ -184,7 +184,7 @@ fn nginx_finds_the_queue_of_php_fpm_full() {
     assert_eq!(counted, logged);
     assert!(!records.events.is_empty());
     let path = server.socket.to_string_lossy();
-    let master = server.fpm.0.id();
+    let master = server.php.0.id();
     for key in records.events.iter().chain(&records.counts).chain([total]) {
         assert_eq!(key.reason, "queue.unix_full");
         assert_eq!(key.errno, "EAGAIN");
