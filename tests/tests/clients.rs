@@ -187,13 +187,64 @@ fn a_closed_port_refuses() {
 
 #[test]
 fn a_black_hole_does_not_answer() {
-    check(&TIMEOUT, BLACK_HOLE, |_| {
-        // What is sent to an address that is not the loopback interface's own, by that interface,
-        // is dropped without a word.
-        ip(&["route", "add", &format!("{BLACK_HOLE}/32"), "dev", "lo"])?;
-        // A SYN is sent twice, and given up after three seconds.
-        apart::set("ipv4/tcp_syn_retries", "1")
-    });
+    check(&TIMEOUT, BLACK_HOLE, |_| black_hole());
+}
+
+fn black_hole() -> Result<()> {
+    // What is sent to an address that is not the loopback interface's own, by that interface, is
+    // dropped without a word.
+    ip(&["route", "add", &format!("{BLACK_HOLE}/32"), "dev", "lo"])?;
+    // A SYN is sent twice, and given up after three seconds.
+    apart::set("ipv4/tcp_syn_retries", "1")
+}
+
+/// Timers end connections on processors where other connections come and go all the time: an
+/// interrupt may come while a hook runs for those.
+#[test]
+fn connections_that_come_and_go_hide_no_failure() {
+    const TIMEOUTS: u64 = 900;
+    let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+    let dir = folder().unwrap();
+    let target = SocketAddrV4::new(BLACK_HOLE, free_port().unwrap());
+    let port = free_port().unwrap();
+    let tracer = watch(target.port()).unwrap();
+    let failed = apart::in_netns(|| {
+        black_hole()?;
+        let backend = programs::backend(dir.path(), port)?;
+        let timing_out = (0..3)
+            .map(|_| {
+                Client::go(Work {
+                    target,
+                    count: TIMEOUTS,
+                    most: TIMEOUTS,
+                })
+            })
+            .collect::<Result<Vec<Client>>>()?;
+        let coming_and_going = (2..5)
+            .map(|last| {
+                Client::go(Work {
+                    target: SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last), port),
+                    count: 24_000,
+                    most: 20,
+                })
+            })
+            .collect::<Result<Vec<Client>>>()?;
+        let mut failed = Vec::new();
+        for client in timing_out {
+            let said = client.finish()?;
+            said.only(TIMEOUT.go, TIMEOUTS)?;
+            failed.push((said, TIMEOUTS));
+        }
+        for client in coming_and_going {
+            client.finish()?.only("ok", 24_000)?;
+        }
+        drop(backend);
+        Ok(failed)
+    })
+    .unwrap();
+    let records = tracer.stop().unwrap().records().unwrap();
+    compare(&TIMEOUT, target, &failed, &records).unwrap();
+    nothing_lost(&records).unwrap();
 }
 
 /// An address of nobody's, for documentation (RFC 5737).

@@ -165,6 +165,11 @@ fn was_counted(inode: u64, errno: u16) -> bool {
 // tasks do, which interrupts may come into, and what packets and timers do are therefore two
 // programs. Each socket's change of state is for one of them: packets and timers touch no
 // socket that a task has locked.
+//
+// The kernel runs both for every change of state, though, and while it runs the packets' one
+// for a task's, to no purpose, an interrupt may come whose packets and timers it then does not
+// see. So there are two of that, one after the other: at most one can be interrupted, and the
+// other sees what the interrupt does. Whichever comes first takes the connection out of the map.
 
 /// A task begins to connect, or learns of the end, or gives up.
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -181,8 +186,19 @@ fn connect_by_task(ctx: BtfTracePointContext) -> i32 {
 /// A packet or a timer ends it.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn connect_by_packet(ctx: BtfTracePointContext) -> i32 {
+    by_packet(&ctx)
+}
+
+/// The same, for what interrupts that.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn connect_by_packet_again(ctx: BtfTracePointContext) -> i32 {
+    by_packet(&ctx)
+}
+
+#[inline(always)]
+fn by_packet(ctx: &BtfTracePointContext) -> i32 {
     if ctx.arg::<i32>(1) == TCP_SYN_SENT && !is_owned(ctx.arg(0)) {
-        ended(&ctx, ctx.arg(0), ctx.arg(2), false);
+        ended(ctx, ctx.arg(0), ctx.arg(2), false);
     }
     0
 }

@@ -199,12 +199,17 @@ pub struct Attachment {
 
 impl Attachment {
     /// Whether a run that the kernel leaves out may be a failure that nobody sees. It leaves
-    /// out what would interrupt the same program, and this one has nothing to do in interrupts.
+    /// out what would interrupt the same program, and these have nothing to do in interrupts, or
+    /// have a second program that sees what the first does not.
     #[must_use]
     pub fn can_miss(&self) -> bool {
         !matches!(
             self.program,
-            "connect_by_task" | "closed_tracepoint" | "shed_tracepoint"
+            "connect_by_task"
+                | "connect_by_packet"
+                | "connect_by_packet_again"
+                | "closed_tracepoint"
+                | "shed_tracepoint"
         )
     }
 }
@@ -343,6 +348,7 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
         (HookName::ConnectAsync, Tier::Tracepoint) => {
             // The end first, as in [`pair`].
             let mut attachments = socket_states(features, "connect_by_packet")?;
+            attachments.extend(socket_states(features, "connect_by_packet_again")?);
             attachments.extend(socket_states(features, "connect_by_task")?);
             Ok(attachments)
         }

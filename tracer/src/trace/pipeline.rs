@@ -43,7 +43,7 @@ const HOLDINGS: Duration = Duration::from_millis(100);
 /// Most time that looking at descriptors takes in a second: exemplars wait meanwhile.
 const HOLDINGS_A_SECOND: Duration = Duration::from_millis(200);
 /// How long the last lines may take to be written.
-const FAREWELL: Duration = Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The state of that.
 pub(super) struct Pipeline<'a> {
