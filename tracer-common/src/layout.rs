@@ -198,6 +198,8 @@ pub struct SyscallLayout {
     pub third_argument: u32,
     /// Offset in `struct pt_regs` of the syscall's number.
     pub number: u32,
+    /// Offset in `struct pt_regs` of the segment of the code, on x86_64.
+    pub code_segment: u32,
     /// Number of accept(2).
     pub accept: u32,
     /// Number of accept4(2).
@@ -206,6 +208,14 @@ pub struct SyscallLayout {
     pub connect: u32,
     /// Number of io_uring_enter(2).
     pub io_uring_enter: u32,
+    /// Number of fcntl(2).
+    pub fcntl: u32,
+    /// Number of recvmsg(2).
+    pub recvmsg: u32,
+    /// Number of inotify_init(2).
+    pub inotify_init: u32,
+    /// Number of inotify_init1(2).
+    pub inotify_init1: u32,
 }
 
 impl SyscallLayout {
@@ -217,10 +227,15 @@ impl SyscallLayout {
         second_argument: ABSENT,
         third_argument: ABSENT,
         number: ABSENT,
+        code_segment: ABSENT,
         accept: ABSENT,
         accept4: ABSENT,
         connect: ABSENT,
         io_uring_enter: ABSENT,
+        fcntl: ABSENT,
+        recvmsg: ABSENT,
+        inotify_init: ABSENT,
+        inotify_init1: ABSENT,
     };
 }
 
@@ -268,6 +283,10 @@ pub struct Settings {
     pub uring_accepted: u32,
     /// 1: keep the number of drops of listeners that are closed, for user space polls it.
     pub final_drops: u32,
+    /// 1: note processes that come close to their limit of descriptors.
+    pub pressure: u32,
+    /// 1: what inotify_init returns has a hook of its own.
+    pub inotify: u32,
 }
 
 impl Settings {
@@ -277,6 +296,8 @@ impl Settings {
         slow_jiffies: u32::MAX,
         uring_accepted: 0,
         final_drops: 0,
+        pressure: 0,
+        inotify: 0,
     };
 }
 

@@ -7,6 +7,7 @@
 
 pub mod connect;
 pub mod denied;
+pub mod descriptors;
 pub mod emfile;
 pub mod enfile;
 pub mod families;
@@ -15,9 +16,12 @@ pub mod identity;
 pub mod listening;
 pub mod misuse;
 pub mod normal;
+pub mod pressure;
 pub mod processes;
 pub mod queue;
+pub mod rights;
 pub mod uring;
+pub mod wants;
 
 use std::io::{BufRead as _, Write as _};
 use std::os::fd::RawFd;

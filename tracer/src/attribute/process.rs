@@ -17,7 +17,7 @@ use super::{
     task::{Stat, Task},
     timens,
 };
-use crate::event::{Process, ProcessId, Target};
+use crate::event::{NofileLimit, Process, ProcessId, Target};
 
 /// Most processes that are remembered.
 const IDENTITIES: usize = 4096;
@@ -173,6 +173,20 @@ impl Attributor {
         task.stat().filter(|stat| !stat.dead).and(count)
     }
 
+    /// What procfs says of a process that lives, its limit included.
+    #[must_use]
+    pub fn facts(&self, id: ProcessId) -> Option<Process> {
+        let (task, stat) = self.task(id)?;
+        let limits = task.nofile_limits();
+        Some(Process {
+            nofile: limits.map(|limits| NofileLimit {
+                soft: limits.soft,
+                copied: false,
+            }),
+            ..as_procfs_has_it(&task, &stat)?
+        })
+    }
+
     /// What holds the descriptors of a process now; see [`holdings::holdings`].
     #[must_use]
     pub fn holdings(&self, id: ProcessId, budget: Duration) -> Option<Holdings> {
@@ -264,21 +278,9 @@ impl Attributor {
             }),
         };
         let party = found.and_then(|(id, task, stat)| {
-            let facts = Process {
-                comm: task.comm()?,
-                thread_comm: Vec::new(),
-                tid: None,
-                uid: task.uid(),
-                cgroup_id: None,
-                nofile: None,
-                ns_pid: None,
-                parent_pid: Some(stat.parent).filter(|pid| *pid != 0),
-                syscall: None,
-                kernel_worker: false,
-            };
             Some(Party {
                 id,
-                facts,
+                facts: as_procfs_has_it(&task, &stat)?,
                 identity: Rc::default(),
             })
         });
@@ -460,6 +462,21 @@ impl Attributor {
         }
         container
     }
+}
+
+fn as_procfs_has_it(task: &Task, stat: &Stat) -> Option<Process> {
+    Some(Process {
+        comm: task.comm()?,
+        thread_comm: Vec::new(),
+        tid: None,
+        uid: task.uid(),
+        cgroup_id: None,
+        nofile: None,
+        ns_pid: None,
+        parent_pid: Some(stat.parent).filter(|pid| *pid != 0),
+        syscall: None,
+        kernel_worker: false,
+    })
 }
 
 #[cfg(test)]

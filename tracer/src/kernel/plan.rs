@@ -36,11 +36,18 @@ pub const FUNCTIONS: &[&str] = &[
     "__sys_accept4",
     "__sys_accept4_file",
     "__sys_connect",
+    "alloc_empty_file",
+    "alloc_fd",
     "do_accept",
+    "do_inotify_init",
     "inet_csk_accept",
     "inet_csk_listen_stop",
     "io_accept",
     "io_issue_sqe",
+    "io_openat",
+    "io_openat2",
+    "io_pipe",
+    "io_socket",
     "tcp_conn_request",
     "tcp_v4_syn_recv_sock",
     "tcp_v6_syn_recv_sock",
@@ -51,11 +58,54 @@ pub const FUNCTIONS: &[&str] = &[
 pub const TRACEPOINTS: &[&str] = &["inet_sock_set_state", "io_uring_complete"];
 
 /// Tracepoints of system calls that hooks may sit at.
-pub const SYSCALL_EXITS: &[&str] = &["sys_exit_accept", "sys_exit_accept4", "sys_exit_connect"];
+pub const SYSCALL_EXITS: &[&str] = &[
+    "sys_exit_accept",
+    "sys_exit_accept4",
+    "sys_exit_connect",
+    "sys_exit_open",
+    "sys_exit_openat",
+    "sys_exit_openat2",
+    "sys_exit_creat",
+    "sys_exit_open_by_handle_at",
+    "sys_exit_open_tree",
+    "sys_exit_socket",
+    "sys_exit_socketpair",
+    "sys_exit_pipe",
+    "sys_exit_pipe2",
+    "sys_exit_dup",
+    "sys_exit_fcntl",
+    "sys_exit_epoll_create",
+    "sys_exit_epoll_create1",
+    "sys_exit_eventfd",
+    "sys_exit_eventfd2",
+    "sys_exit_timerfd_create",
+    "sys_exit_signalfd",
+    "sys_exit_signalfd4",
+    "sys_exit_inotify_init",
+    "sys_exit_inotify_init1",
+    "sys_exit_fanotify_init",
+    "sys_exit_memfd_create",
+    "sys_exit_memfd_secret",
+    "sys_exit_io_uring_setup",
+    "sys_exit_pidfd_open",
+    "sys_exit_pidfd_getfd",
+    "sys_exit_perf_event_open",
+    "sys_exit_userfaultfd",
+    "sys_exit_fsopen",
+    "sys_exit_fspick",
+    "sys_exit_fsmount",
+    "sys_exit_mq_open",
+    "sys_exit_bpf",
+    "sys_enter_recvmsg",
+    "sys_exit_recvmsg",
+];
 /// Those of accept.
 const ACCEPT_EXITS: &[&str] = &["sys_exit_accept", "sys_exit_accept4"];
 /// That of connect.
 const CONNECT_EXITS: &[&str] = &["sys_exit_connect"];
+/// Those that tell how much room recvmsg has, and what it lost.
+const RECVMSG_ENTER: &str = "sys_enter_recvmsg";
+const RECVMSG_EXIT: &str = "sys_exit_recvmsg";
 
 /// What a hook watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +124,10 @@ pub enum HookName {
     Connect,
     /// TCP connections that fail after connect has returned, or while it waits.
     ConnectAsync,
+    /// Calls that want a descriptor.
+    Descriptors,
+    /// io_uring's operations that want a descriptor, but for accept.
+    IoUringDescriptors,
 }
 
 impl HookName {
@@ -86,6 +140,8 @@ impl HookName {
         Self::ListenClose,
         Self::Connect,
         Self::ConnectAsync,
+        Self::Descriptors,
+        Self::IoUringDescriptors,
     ];
 
     /// Its name in text and JSON.
@@ -99,6 +155,8 @@ impl HookName {
             Self::ListenClose => "listen_close",
             Self::Connect => "connect",
             Self::ConnectAsync => "connect_async",
+            Self::Descriptors => "descriptors",
+            Self::IoUringDescriptors => "io_uring_descriptors",
         }
     }
 
@@ -113,6 +171,10 @@ impl HookName {
             Self::ListenClose => "connections that are lost when a listener is closed",
             Self::Connect => "failed connect calls",
             Self::ConnectAsync => "TCP connections that fail after connect has returned",
+            Self::Descriptors => "calls that cannot have a descriptor, and limits that are near",
+            Self::IoUringDescriptors => {
+                "descriptors that io_uring cannot open for the programs that use it"
+            }
         }
     }
 
@@ -139,6 +201,8 @@ impl HookName {
                 R::QueueDropped,
             ],
             Self::Accepted => &[R::QueueSlow, R::QueueStalled],
+            Self::Descriptors => &[R::FdExhausted, R::FdPressure],
+            Self::IoUringDescriptors => &[R::FdExhausted],
             Self::Connect => &[
                 R::ConnectRefused,
                 R::ConnectTimeout,
@@ -306,7 +370,9 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
                 "__sys_accept4_file",
             ),
         }),
-        (HookName::IoUringAccept, Tier::Tracepoint) => uring_complete(features),
+        (HookName::IoUringAccept, Tier::Tracepoint) => {
+            uring_complete(features, "uring_complete_cqe", "uring_complete_res")
+        }
         (HookName::ListenQueue, tier) => listen_queue(features, tier),
         (HookName::Accepted, tier) => accepted(features, tier),
         (HookName::ListenClose, tier) => listen_close(features, tier),
@@ -329,8 +395,101 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
         }
         // Functions that change a socket's state may be inlined, the tracepoint in them never.
         (HookName::ConnectAsync, _) => Err("a tracepoint sees it at the least cost".to_owned()),
+        (HookName::Descriptors, Tier::Trampoline | Tier::Kprobe) => descriptors(features, tier),
+        (HookName::Descriptors, Tier::Tracepoint) => descriptor_exits(features),
+        (HookName::IoUringDescriptors, Tier::Trampoline | Tier::Kprobe) => {
+            uring_descriptors(features, tier)
+        }
+        (HookName::IoUringDescriptors, Tier::Tracepoint) => {
+            uring_complete(features, "uring_descriptors_cqe", "uring_descriptors_res")
+        }
         (_, Tier::Poll) => Err("no way to see it without a hook".to_owned()),
     }
+}
+
+fn descriptors(features: &Features, tier: Tier) -> Result<Vec<Attachment>, String> {
+    let found = |name| features.functions.get(name);
+    let number = "unsigned int";
+    expect("alloc_fd", found("alloc_fd"), &[number, number, number])?;
+    expect("alloc_empty_file", found("alloc_empty_file"), &["int", "*"])?;
+    let at = |fexit, kretprobe, function| match tier {
+        Tier::Trampoline => Attachment {
+            program: fexit,
+            target: Target::Fexit(function),
+        },
+        _ => Attachment {
+            program: kretprobe,
+            target: Target::Kretprobe(function),
+        },
+    };
+    let mut attachments = vec![
+        at("descriptors_fexit", "descriptors_kretprobe", "alloc_fd"),
+        at("files_fexit", "files_kretprobe", "alloc_empty_file"),
+    ];
+    if sees_inotify(features) {
+        attachments.push(at("inotify_fexit", "inotify_kretprobe", "do_inotify_init"));
+    }
+    Ok(attachments)
+}
+
+/// Whether what inotify_init returns has a hook of its own: it has a limit of its own.
+#[must_use]
+pub fn sees_inotify(features: &Features) -> bool {
+    let found = features.functions.get("do_inotify_init");
+    expect("do_inotify_init", found, &["int"]).is_ok()
+}
+
+fn descriptor_exits(features: &Features) -> Result<Vec<Attachment>, String> {
+    let wanted: Vec<&str> = SYSCALL_EXITS
+        .iter()
+        .copied()
+        .filter(|name| !CONNECT_EXITS.contains(name))
+        .filter(|name| ![RECVMSG_ENTER, RECVMSG_EXIT].contains(name))
+        .collect();
+    let mut attachments = syscall_exits(features, &wanted, "descriptors_tracepoint")?;
+    if [RECVMSG_ENTER, RECVMSG_EXIT]
+        .iter()
+        .all(|name| features.syscall_exits.contains(name))
+    {
+        // The end first, as in [`pair`].
+        attachments.extend(syscall_exits(features, &[RECVMSG_EXIT], "recvmsg_left")?);
+        attachments.extend(syscall_exits(
+            features,
+            &[RECVMSG_ENTER],
+            "recvmsg_entered",
+        )?);
+    }
+    Ok(attachments)
+}
+
+/// io_uring's operations that give a descriptor, and the programs at their exits.
+const URING_DESCRIPTORS: [(&str, &str); 4] = [
+    ("io_openat", "uring_openat_fexit"),
+    ("io_openat2", "uring_openat2_fexit"),
+    ("io_socket", "uring_socket_fexit"),
+    ("io_pipe", "uring_pipe_fexit"),
+];
+
+fn uring_descriptors(features: &Features, tier: Tier) -> Result<Vec<Attachment>, String> {
+    let parameters = ["struct io_kiocb *", "unsigned int"];
+    let mut attachments = Vec::new();
+    for (function, fexit) in URING_DESCRIPTORS {
+        let found = features.functions.get(function);
+        match expect(function, found, &parameters) {
+            Ok(()) if tier == Tier::Trampoline => {
+                attachments.extend(one(fexit, Target::Fexit(function)));
+            }
+            Ok(()) => attachments.extend(pair(
+                "uring_descriptors_kprobe",
+                "uring_descriptors_kretprobe",
+                function,
+            )),
+            // Those that every io_uring has; before Linux 6.0 they are inlined.
+            Err(why) if function.starts_with("io_openat") => return Err(why),
+            Err(_) => {}
+        }
+    }
+    Ok(attachments)
 }
 
 /// The functions that packets of listeners go through, and the programs at their entries and
@@ -647,15 +806,20 @@ fn uring_function(features: &Features) -> Result<UringFunction, String> {
     .map_err(|why_not_file| format!("{why_not_request}; {why_not_file}"))
 }
 
-fn uring_complete(features: &Features) -> Result<Vec<Attachment>, String> {
+/// `cqe` and `res` are the programs for either way of carrying the result.
+fn uring_complete(
+    features: &Features,
+    cqe: &'static str,
+    res: &'static str,
+) -> Result<Vec<Attachment>, String> {
     let target = Target::BtfTracepoint("io_uring_complete");
     let Some(parameters) = features.tracepoints.get("io_uring_complete") else {
         return Err("the kernel's BTF has no tracepoint io_uring_complete".to_owned());
     };
     let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
     match parameters[..] {
-        [_, "void *", "struct io_uring_cqe *"] => Ok(one("uring_complete_cqe", target)),
-        [_, "void *", "u64", "int", ..] => Ok(one("uring_complete_res", target)),
+        [_, "void *", "struct io_uring_cqe *"] => Ok(one(cqe, target)),
+        [_, "void *", "u64", "int", ..] => Ok(one(res, target)),
         _ => Err(format!(
             "io_uring_complete says nothing of the request here: it carries ({})",
             parameters.join(", ")

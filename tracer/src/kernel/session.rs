@@ -8,7 +8,7 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
 use turnaway_common::{
-    ClosedListener, FailureCount, FailureKey, ListenerStats,
+    ClosedListener, FailureCount, FailureKey, ListenerStats, Reason,
     layout::{Counters, KernelFilter, Settings, lost},
 };
 
@@ -18,7 +18,7 @@ use super::{
     features, jiffies, offsets,
     plan::{self, HookName, HookPlan, Target},
 };
-use crate::event::{Closed, Count, Failure, Listener, Tier};
+use crate::event::{Closed, Count, Failure, Listener, ProcessId, Tier};
 
 /// The kernel side, built by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURNAWAY_BPF_OBJECT"));
@@ -73,6 +73,7 @@ pub struct Session {
     lost: PerCpuArray<MapData, u64>,
     listeners: HashMap<MapData, u64, ListenerStats>,
     closed: HashMap<MapData, u64, ClosedListener>,
+    pressed: HashMap<MapData, u32, u64>,
     ring: Ring,
     unreadable: u64,
     missed: Option<u64>,
@@ -122,7 +123,10 @@ impl Session {
             _ => Counters::NONE,
         };
         let jiffy = jiffies::length();
-        let settings = settings(options, &plans, jiffy);
+        let settings = Settings {
+            inotify: u32::from(plan::sees_inotify(&features)),
+            ..settings(options, &plans, jiffy)
+        };
         let (offsets, absent) = offsets::offsets(&btf);
         log::debug!("not in this kernel's BTF: {absent:?}");
         let syscall_layout = offsets::syscall_layout(&btf);
@@ -169,6 +173,7 @@ impl Session {
             lost: map("LOST")?.try_into()?,
             listeners: map("LISTENERS")?.try_into()?,
             closed: map("CLOSED")?.try_into()?,
+            pressed: map("PRESSED")?.try_into()?,
             ring: Ring(map("EXEMPLARS")?.try_into()?),
             unreadable: 0,
             missed: None,
@@ -265,6 +270,23 @@ impl Session {
             .collect()
     }
 
+    /// Processes that were given a descriptor near their limit since the last call, or were
+    /// refused one.
+    pub fn take_pressed(&mut self) -> Vec<ProcessId> {
+        let entries: Vec<(u32, u64)> = self.pressed.iter().filter_map(Result::ok).collect();
+        for (pid, _) in &entries {
+            // Another entry may have taken its room.
+            let _ = self.pressed.remove(pid);
+        }
+        entries
+            .into_iter()
+            .map(|(pid, start_boottime_ns)| ProcessId {
+                pid,
+                start_boottime_ns,
+            })
+            .collect()
+    }
+
     /// Whether a hook is in place.
     #[must_use]
     pub fn is_hooked(&self, name: HookName) -> bool {
@@ -340,6 +362,8 @@ fn settings(options: &Options, plans: &[HookPlan], jiffy: Option<Duration>) -> S
         },
         uring_accepted: u32::from(traced),
         final_drops: u32::from(polled),
+        pressure: u32::from(options.filter.reasons & (1 << Reason::FdPressure as u16) != 0),
+        inotify: 0,
     }
 }
 

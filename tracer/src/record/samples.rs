@@ -74,6 +74,8 @@ pub(crate) fn rich_parts() -> (Failure, Identity) {
     let failure = Failure {
         target_path: None,
         key: Key {
+            call: None,
+            level: None,
             target: None,
             process: Some(PROCESS),
             socket_inode: Some(31_337),
@@ -112,6 +114,7 @@ pub(crate) fn rich_parts() -> (Failure, Identity) {
         },
         peer: Some(SocketAddr::from(([10, 1, 2, 3], 40_000))),
         waited_ns: Some(612_000_000),
+        descriptors: None,
         ended: false,
     };
     let identity = Identity {
@@ -145,6 +148,8 @@ pub(crate) fn minimal() -> (Failure, Who) {
     let failure = Failure {
         target_path: None,
         key: Key {
+            call: None,
+            level: None,
             target: None,
             process: Some(ProcessId {
                 pid: 1,
@@ -180,6 +185,7 @@ pub(crate) fn minimal() -> (Failure, Who) {
         },
         peer: None,
         waited_ns: None,
+        descriptors: None,
         ended: false,
     };
     let who = whose(&failure, Identity::default());

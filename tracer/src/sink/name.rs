@@ -33,9 +33,13 @@ pub fn listener(listener: &Listener) -> Option<String> {
     }
 }
 
-/// What a failure is about: a listener, or `-> ` and what was to be connected to.
+/// What a failure is about: a listener, a call, how full a table is, or `-> ` and what was to be connected to.
 #[must_use]
 pub fn about(key: &Key, listener: &Listener, who: &Who) -> Option<String> {
+    if key.reason.is_of_descriptors() {
+        let level = key.level.map(|level| format!("from {level} %"));
+        return level.or_else(|| key.call.map(|call| format!("{call}()")));
+    }
     if !key.reason.is_of_connect() {
         return self::listener(listener);
     }

@@ -75,6 +75,8 @@ fn group<'a>(totals: &[Failures<'a>]) -> Vec<Failures<'a>> {
             key.target,
             key.reason,
             key.errno,
+            key.call,
+            key.level,
         );
         // Without a socket, the descriptor is all that tells listeners apart.
         let descriptor = total.listener.fd.filter(|_| key.socket_inode.is_none());

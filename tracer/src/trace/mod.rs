@@ -1,5 +1,6 @@
 //! `turnaway trace`: from the kernel to the lines, until it is told to stop.
 
+mod descriptors;
 mod output;
 mod pipeline;
 mod watch;
@@ -18,6 +19,7 @@ use tokio::{
 };
 use turnaway_common::Reason;
 
+use descriptors::Watched;
 pub use output::Format;
 use pipeline::{Pipeline, READING};
 use watch::{Look, Watch};
@@ -78,7 +80,8 @@ async fn trace(options: &Options) -> Result<()> {
     // A run that is blind to its main job would find nothing and look like good news.
     let blind = |hook: &HookStatus| hook.attached.is_none();
     let hooks = session.hooks();
-    if hooks.iter().all(blind)
+    let wants = |reason: Reason| options.session.filter.reasons & (1 << reason as u16) != 0;
+    if hooks.iter().all(blind) && !wants(Reason::FdTablePressure)
         || hooks
             .iter()
             .any(|hook| hook.hook == HookName::Accept && blind(hook))
@@ -142,6 +145,7 @@ struct Run<'a> {
     pipeline: Pipeline<'a>,
     /// What looks at queues, if that is wanted.
     queues: Option<Queues>,
+    descriptors: Watched,
     jiffy: Option<Duration>,
 }
 
@@ -179,6 +183,9 @@ impl<'a> Run<'a> {
             session,
             pipeline: Pipeline::new(options),
             queues,
+            descriptors: Watched::new(
+                options.session.filter.reasons & (1 << Reason::FdTablePressure as u16) != 0,
+            ),
             jiffy: jiffies::length(),
         })
     }
@@ -253,6 +260,11 @@ impl<'a> Run<'a> {
             self.note_acceptor(count.key.op, count.key.socket_inode);
             self.pipeline.count(count, now);
         }
+        let noted = self.session.take_pressed();
+        let since_ns = self.descriptors.looked_ns();
+        for stall in self.descriptors.look(noted, &mut self.pipeline) {
+            self.pipeline.stall(stall, Some(since_ns), now);
+        }
         self.pipeline.write_rest(now);
         Ok(())
     }
@@ -314,7 +326,7 @@ impl<'a> Run<'a> {
         }
         for stall in stalls {
             self.note_acceptor(Op::Network, stall.failure.key.socket_inode);
-            self.pipeline.stall(stall, now);
+            self.pipeline.stall(stall, None, now);
         }
     }
 
