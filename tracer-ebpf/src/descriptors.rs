@@ -365,13 +365,10 @@ fn uring_returned<C: EbpfContext>(
     only: u8,
     tier: u8,
 ) -> Option<()> {
-    // Anything but 0 says that it is to be tried again in another way.
-    if ret != 0 {
-        return None;
-    }
     let request = Addr::new(request)?;
-    let mut res = 0_i32;
-    if !request.copy_field(offset!(kiocb_res), &mut res) {
+    // Most set a result and return 0; some return an errno before they have one.
+    let mut res = ret;
+    if ret == 0 && !request.copy_field(offset!(kiocb_res), &mut res) {
         return None;
     }
     uring_result(ctx, request, res, only, tier)

@@ -178,6 +178,13 @@ impl HookName {
         }
     }
 
+    /// Whether nearly all of its runs are of calls that succeed, of whatever program: of those that
+    /// the kernel leaves out, hardly one was to be counted.
+    #[must_use]
+    pub const fn is_mostly_of_others(self) -> bool {
+        matches!(self, Self::Descriptors | Self::IoUringDescriptors)
+    }
+
     /// The reasons that cannot be told without it.
     #[must_use]
     pub const fn reasons(self) -> &'static [Reason] {

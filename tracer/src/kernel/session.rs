@@ -13,7 +13,7 @@ use turnaway_common::{
 };
 
 use super::{
-    attach::{Attached, Attacher, HookStatus},
+    attach::{Attached, Attacher, HookStatus, Missed},
     btf::Btf,
     features, jiffies, offsets,
     plan::{self, HookName, HookPlan, Target},
@@ -58,8 +58,9 @@ pub struct Losses {
     /// Failures that found the counter map full, connections being made that found theirs
     /// full and may have failed later, and records this version cannot read: counted in no key.
     pub map: u64,
-    /// Runs of a program that the kernel had to leave out; `None` where it does not say.
-    pub missed: Option<u64>,
+    /// Runs of a program that the kernel had to leave out, of hooks that see nothing but what was
+    /// asked of them; `None` where it does not say.
+    pub missed: Missed,
 }
 
 /// A capture in progress. Dropping it removes every hook.
@@ -76,7 +77,8 @@ pub struct Session {
     pressed: HashMap<MapData, u32, u64>,
     ring: Ring,
     unreadable: u64,
-    missed: Option<u64>,
+    /// By hook, once they are gone.
+    missed: Vec<(HookName, Missed)>,
     /// Owns the programs.
     ebpf: Option<Ebpf>,
 }
@@ -176,7 +178,7 @@ impl Session {
             pressed: map("PRESSED")?.try_into()?,
             ring: Ring(map("EXEMPLARS")?.try_into()?),
             unreadable: 0,
-            missed: None,
+            missed: Vec::new(),
             ebpf: Some(ebpf),
         })
     }
@@ -308,12 +310,20 @@ impl Session {
     /// Removes every hook. What was captured until now can still be read.
     pub fn detach(&mut self) -> Result<()> {
         if let Some(attached) = self.attached.take() {
-            self.missed = attached.missed();
+            self.missed = misses(&attached);
             drop(attached);
             self.ebpf = None;
             wait_for_programs().context("cannot wait for the programs to end")?;
         }
         Ok(())
+    }
+
+    /// Runs of each hook's programs that the kernel left out, since the start.
+    #[must_use]
+    pub fn missed(&self) -> Vec<(HookName, Missed)> {
+        self.attached
+            .as_ref()
+            .map_or_else(|| self.missed.clone(), misses)
     }
 
     /// What was not seen or not kept, since the start.
@@ -328,9 +338,21 @@ impl Session {
         Ok(Losses {
             ring: slot(lost::RING)?,
             map: slot(lost::MAP)? + slot(lost::CONNECTING)? + self.unreadable,
-            missed: self.attached.as_ref().map_or(self.missed, Attached::missed),
+            missed: self
+                .missed()
+                .iter()
+                .filter(|(hook, _)| !hook.is_mostly_of_others())
+                .map(|(_, missed)| *missed)
+                .sum(),
         })
     }
+}
+
+fn misses(attached: &Attached) -> Vec<(HookName, Missed)> {
+    HookName::ALL
+        .iter()
+        .map(|hook| (*hook, attached.missed(*hook)))
+        .collect()
 }
 
 /// What the programs are told of the plan.

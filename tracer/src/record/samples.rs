@@ -292,6 +292,7 @@ pub(crate) fn hooks() -> Vec<Hook> {
             tier: Some(Tier::Trampoline),
             target: Some("fexit/__sys_accept4".to_owned()),
             status: HookState::Attached,
+            missed: Some(2),
             detail: None,
         },
         Hook {
@@ -299,6 +300,7 @@ pub(crate) fn hooks() -> Vec<Hook> {
             tier: None,
             target: None,
             status: HookState::Unavailable,
+            missed: None,
             detail: Some("io_accept is not in this kernel's BTF".to_owned()),
         },
     ]

@@ -253,7 +253,15 @@ fn hooks(text: &Text, hooks: &[Hook], lines: &mut Vec<String>) {
                 let tier = hook
                     .tier
                     .map_or(String::new(), |tier| format!(" ({})", tier.name()));
-                let detail = detail.map_or(String::new(), |detail| format!("; {detail}"));
+                let mut detail = detail.map_or(String::new(), |detail| format!("; {detail}"));
+                if let Some(missed) = hook.missed.filter(|missed| *missed > 0) {
+                    // Writing to a string cannot fail.
+                    let _ = write!(
+                        detail,
+                        "; the kernel left out {} of its runs",
+                        text.number(missed)
+                    );
+                }
                 lines.push(format!("Hook {name}: {target}{tier}{detail}"));
             }
             HookState::Unavailable => {

@@ -367,7 +367,9 @@ impl<'a> Run<'a> {
             }
         }
         let losses = self.session.losses()?;
+        let missed = self.session.missed();
+        let hooks = (self.session.hooks(), missed.as_slice());
         self.pipeline
-            .finish(losses, self.session.hooks(), listeners, see, self.jiffy)
+            .finish(losses, hooks, listeners, see, self.jiffy)
     }
 }

@@ -23,7 +23,11 @@ use crate::{
     aggregate::{Total, Totals},
     attribute::{Adopted, Attributor, Far, Who, holdings::Holdings},
     event::{AF_UNIX, Address, Count, Failure, Key, Listener, Process, ProcessId},
-    kernel::{attach::HookStatus, session::Losses},
+    kernel::{
+        attach::{HookStatus, Missed},
+        plan::HookName,
+        session::Losses,
+    },
     queues::Stall,
     record::{Clock, Listening, Seen},
     sink::stdout::Stdout,
@@ -343,7 +347,7 @@ impl<'a> Pipeline<'a> {
     pub(super) fn finish(
         mut self,
         losses: Losses,
-        hooks: &[HookStatus],
+        hooks: (&[HookStatus], &[(HookName, Missed)]),
         listeners: Vec<(u64, ListenerStats)>,
         see: Seen,
         jiffy: Option<Duration>,
@@ -379,7 +383,12 @@ impl<'a> Pipeline<'a> {
         listening
     }
 
-    fn summary(&mut self, losses: Losses, hooks: &[HookStatus], listeners: &[Listening]) -> String {
+    fn summary(
+        &mut self,
+        losses: Losses,
+        (hooks, missed): (&[HookStatus], &[(HookName, Missed)]),
+        listeners: &[Listening],
+    ) -> String {
         let totals: Vec<(Key, Total)> = self
             .totals
             .sorted()
@@ -400,6 +409,7 @@ impl<'a> Pipeline<'a> {
             losses,
             lost_lines: self.lost_lines,
             hooks,
+            missed,
             listeners,
         };
         let attributor = &self.attributor;
