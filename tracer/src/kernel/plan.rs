@@ -57,7 +57,8 @@ pub const FUNCTIONS: &[&str] = &[
 /// Tracepoints that hooks may sit at, through BTF.
 pub const TRACEPOINTS: &[&str] = &["inet_sock_set_state", "io_uring_complete"];
 
-/// Tracepoints of system calls that hooks may sit at.
+/// Tracepoints of system calls that hooks may sit at: not more than are needed, since the kernel takes
+/// tens of milliseconds to remove each.
 pub const SYSCALL_EXITS: &[&str] = &[
     "sys_exit_accept",
     "sys_exit_accept4",
@@ -65,9 +66,6 @@ pub const SYSCALL_EXITS: &[&str] = &[
     "sys_exit_open",
     "sys_exit_openat",
     "sys_exit_openat2",
-    "sys_exit_creat",
-    "sys_exit_open_by_handle_at",
-    "sys_exit_open_tree",
     "sys_exit_socket",
     "sys_exit_socketpair",
     "sys_exit_pipe",
@@ -76,26 +74,13 @@ pub const SYSCALL_EXITS: &[&str] = &[
     "sys_exit_fcntl",
     "sys_exit_epoll_create",
     "sys_exit_epoll_create1",
-    "sys_exit_eventfd",
     "sys_exit_eventfd2",
     "sys_exit_timerfd_create",
-    "sys_exit_signalfd",
     "sys_exit_signalfd4",
-    "sys_exit_inotify_init",
     "sys_exit_inotify_init1",
-    "sys_exit_fanotify_init",
     "sys_exit_memfd_create",
-    "sys_exit_memfd_secret",
     "sys_exit_io_uring_setup",
     "sys_exit_pidfd_open",
-    "sys_exit_pidfd_getfd",
-    "sys_exit_perf_event_open",
-    "sys_exit_userfaultfd",
-    "sys_exit_fsopen",
-    "sys_exit_fspick",
-    "sys_exit_fsmount",
-    "sys_exit_mq_open",
-    "sys_exit_bpf",
     "sys_enter_recvmsg",
     "sys_exit_recvmsg",
 ];
@@ -900,6 +885,15 @@ mod tests {
                     ],
                 ),
                 ("inet_csk_listen_stop", &["struct sock *"]),
+                (
+                    "alloc_fd",
+                    &["unsigned int", "unsigned int", "unsigned int"],
+                ),
+                ("alloc_empty_file", &["int", "const struct cred *"]),
+                ("do_inotify_init", &["int"]),
+                ("io_openat", &["struct io_kiocb *", "unsigned int"]),
+                ("io_openat2", &["struct io_kiocb *", "unsigned int"]),
+                ("io_socket", &["struct io_kiocb *", "unsigned int"]),
             ]),
             tracepoints: prototypes(&[
                 (
@@ -1086,6 +1080,79 @@ mod tests {
             names(|reason| reason == Reason::ConnectReset),
             [HookName::Connect, HookName::ConnectAsync]
         );
+    }
+
+    fn hook(features: &Features, name: HookName) -> HookPlan {
+        let mut plans = plan(features, None);
+        let at = plans.iter().position(|plan| plan.hook == name);
+        plans.swap_remove(at.expect("planned"))
+    }
+
+    #[test]
+    fn descriptors_are_seen_where_numbers_are_given() {
+        let all = hook(&recent(), HookName::Descriptors);
+        let functions: Vec<&Target> = all.ways[0]
+            .attachments
+            .iter()
+            .map(|one| &one.target)
+            .collect();
+        assert_eq!(
+            functions,
+            [
+                &Target::Fexit("alloc_fd"),
+                &Target::Fexit("alloc_empty_file"),
+                &Target::Fexit("do_inotify_init")
+            ]
+        );
+        let exits = &all.ways[2].attachments;
+        for name in ["sys_exit_openat", "sys_exit_accept4", "sys_exit_recvmsg"] {
+            let target = Target::Tracepoint("syscalls", name);
+            assert!(exits.iter().any(|one| one.target == target), "{name}");
+        }
+        let target = Target::Tracepoint("syscalls", "sys_exit_connect");
+        assert!(exits.iter().all(|one| one.target != target));
+
+        // inotify's own limit is left out where it has no function of its own.
+        let mut features = recent();
+        features.functions.remove("do_inotify_init");
+        assert!(!sees_inotify(&features));
+        let some = hook(&features, HookName::Descriptors);
+        assert_eq!(some.ways[0].attachments.len(), 2);
+
+        // Of 5.9 and before.
+        features.functions.extend(prototypes(&[(
+            "alloc_fd",
+            &["unsigned int", "unsigned int"],
+        )]));
+        let none = hook(&features, HookName::Descriptors);
+        assert_eq!(tiers(&none), [Tier::Tracepoint]);
+        assert!(none.refused[0].1.contains("alloc_fd"), "{none:?}");
+    }
+
+    #[test]
+    fn recvmsg_is_left_out_where_its_beginning_is_not_seen() {
+        let mut features = recent();
+        features
+            .syscall_exits
+            .retain(|name| *name != "sys_enter_recvmsg");
+        let some = hook(&features, HookName::Descriptors);
+        assert!(
+            some.ways[2]
+                .attachments
+                .iter()
+                .all(|one| one.program == "descriptors_tracepoint")
+        );
+    }
+
+    #[test]
+    fn operations_of_io_uring_are_hooked_one_by_one() {
+        let uring = hook(&recent(), HookName::IoUringDescriptors);
+        assert_eq!(uring.ways[0].attachments.len(), 3, "{uring:?}");
+        assert_eq!(uring.ways[1].attachments.len(), 6, "{uring:?}");
+        let mut features = recent();
+        features.functions.remove("io_openat");
+        let uring = hook(&features, HookName::IoUringDescriptors);
+        assert_eq!(tiers(&uring), [Tier::Tracepoint]);
     }
 
     #[test]

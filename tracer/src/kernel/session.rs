@@ -23,6 +23,9 @@ use crate::event::{Closed, Count, Failure, Listener, ProcessId, Tier};
 /// The kernel side, built by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURNAWAY_BPF_OBJECT"));
 
+/// So many tracepoints of system calls are removed quickly: the kernel waits for each.
+const QUICK: usize = 8;
+
 /// What to capture and how.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -307,8 +310,18 @@ impl Session {
         })
     }
 
-    /// Removes every hook. What was captured until now can still be read.
+    /// Removes every hook, unless the kernel would take long for that: such go with the session.
+    /// What was captured until now can still be read.
     pub fn detach(&mut self) -> Result<()> {
+        let tracepoints = |target: &Target| matches!(target, Target::Tracepoint(..));
+        let is_slow = self
+            .hooks
+            .iter()
+            .filter_map(|hook| hook.attached.as_ref())
+            .any(|(_, targets)| targets.iter().filter(|one| tracepoints(one)).count() > QUICK);
+        if is_slow {
+            return Ok(());
+        }
         if let Some(attached) = self.attached.take() {
             self.missed = misses(&attached);
             drop(attached);

@@ -12,7 +12,8 @@ use crate::{
         Container, Far, FarListener, Holder, Holders, Identity, Parent, Pod, Runtime, Who,
     },
     event::{
-        Address, Failure, Key, Listener, NofileLimit, Op, Process, ProcessId, Queue, Target, Tier,
+        Address, Descriptors, Failure, Key, Listener, NofileLimit, Op, Process, ProcessId, Queue,
+        Target, Tier,
     },
 };
 
@@ -281,6 +282,42 @@ pub(crate) fn of_connect(reason: Reason) -> (Failure, Who) {
     } else {
         Far::default()
     });
+    (failure, who)
+}
+
+/// Descriptors that a call could not have, or a table that fills up.
+pub(crate) fn of_descriptors(reason: Reason) -> (Failure, Who) {
+    let (mut failure, mut who) = rich();
+    let exhausted = reason == Reason::FdExhausted;
+    failure.key = Key {
+        socket_inode: None,
+        reason,
+        errno: exhausted.then_some(24),
+        op: if exhausted { Op::Syscall } else { Op::Network },
+        tier: if exhausted {
+            Tier::Trampoline
+        } else {
+            Tier::Poll
+        },
+        call: exhausted.then_some("openat"),
+        level: (!exhausted).then_some(90),
+        ..failure.key
+    };
+    failure.listener = Listener::default();
+    failure.peer = None;
+    failure.waited_ns = None;
+    failure.descriptors = (!exhausted).then_some(Descriptors {
+        used: 930,
+        limit: Some(1_024),
+    });
+    if let Some(party) = &mut who.party {
+        party.facts.syscall = failure.key.call;
+    }
+    if reason == Reason::FdTablePressure {
+        failure.key.process = None;
+        failure.process = None;
+        who = Who::default();
+    }
     (failure, who)
 }
 

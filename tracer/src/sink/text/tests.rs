@@ -480,3 +480,32 @@ fn no_bytes_from_outside_reach_the_terminal_as_control_characters() {
         }
     }
 }
+
+#[test]
+fn descriptors_are_shown_with_what_asked_for_them() {
+    let line = |reason, ended| {
+        let (mut failure, who) = samples::of_descriptors(reason);
+        failure.ended = ended;
+        let used = failure.descriptors.map(|descriptors| descriptors.used);
+        plain().event(&failure, &who, used.or(Some(1_024)), &clock())
+    };
+    let exhausted = line(Reason::FdExhausted, false);
+    for part in [
+        "fd.exhausted",
+        "EMFILE",
+        "pgbouncer",
+        "openat()",
+        "1024/1024",
+    ] {
+        assert!(exhausted.contains(part), "{part}: {exhausted}");
+    }
+    let near = line(Reason::FdPressure, false);
+    for part in ["fd.pressure", "from 90 %", "930/1024"] {
+        assert!(near.contains(part), "{part}: {near}");
+    }
+    assert!(line(Reason::FdPressure, true).ends_with("has room again"));
+    let table = line(Reason::FdTablePressure, false);
+    for part in ["fd.table_pressure", "930/1024", "(the whole host)"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+}
