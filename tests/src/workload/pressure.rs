@@ -12,7 +12,7 @@ use crate::truth::{Failures, Listener, Process};
 /// The limit: each level is reached at exactly one number of descriptors.
 const LIMIT: u64 = 100;
 /// Nothing tells the workload that it was looked at, which is done once a second.
-const LOOKS: Duration = Duration::from_secs(6);
+const LOOKS: Duration = Duration::from_secs(4);
 
 /// A process under a limit.
 struct Under {

@@ -225,8 +225,14 @@ fn lost(text: &Text, run: &Run<'_>, lines: &mut Vec<String>) {
             "lost: {output} lines were not written: the reader was too slow (totals have them)"
         )));
     }
+    let few = run.hooks.iter().any(|hook| hook.missed > Some(0));
     if lines.len() == before && lost.missed.is_some() {
-        lines.push(if blind {
+        lines.push(if few {
+            text.odd(
+                "Nothing else was lost than runs of hooks that are named below, nearly all of them \
+                 of calls that succeeded.",
+            )
+        } else if blind {
             text.odd("Nothing was lost of what was watched; what was not is named below.")
         } else {
             text.good("Nothing was lost: the totals are exact.")

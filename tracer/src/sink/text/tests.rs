@@ -451,6 +451,7 @@ fn no_bytes_from_outside_reach_the_terminal_as_control_characters() {
             tier: None,
             target: Some(text(&mut state)),
             status: HookState::Attached,
+            missed: Some(1),
             detail: Some(text(&mut state)),
         }];
         let advice = Advice {
