@@ -441,8 +441,10 @@ fn uring_descriptors_res(ctx: BtfTracePointContext) -> i32 {
 /// Whether a descriptor's number is near a limit. It says nothing yet of how many there are.
 #[inline(always)]
 fn is_near(number: u64, limit: u64) -> bool {
-    // Numbers begin with 0, and fit in 32 bits; no limit that is larger is ever reached.
-    limit <= u64::from(u32::MAX) && (number + 1) * 100 >= limit * PRESSURE_PERCENT
+    /// No table is ever as large as this; a limit that is, is none.
+    const NEVER_REACHED: u64 = 1 << 32;
+    // Numbers begin with 0.
+    limit < NEVER_REACHED && (number + 1) * 100 >= limit * PRESSURE_PERCENT
 }
 
 /// A descriptor of this number was given, under a limit that has to be looked up.

@@ -15,6 +15,7 @@ use crate::sys::{self, Call, Errno};
 use crate::truth::{Failures, Listener, Process, Tally};
 
 /// So many failures of one call.
+#[must_use]
 pub fn refused(process: Process, call: &str, errno: Errno, count: u64) -> Failures {
     Failures {
         reason: Some("fd.exhausted".to_owned()),
@@ -24,6 +25,7 @@ pub fn refused(process: Process, call: &str, errno: Errno, count: u64) -> Failur
 }
 
 /// So many messages that lost descriptors. Tracepoints do not tell by which errno.
+#[must_use]
 pub fn lost(process: Process, count: u64) -> Failures {
     Failures {
         inferred: true,

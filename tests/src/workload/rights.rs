@@ -13,8 +13,12 @@ use crate::truth::{Failures, Process};
 /// Room for so many descriptors, as CMSG_SPACE has it.
 fn room(descriptors: usize) -> usize {
     // SAFETY: computes a number.
-    let space = unsafe { libc::CMSG_SPACE(4 * u32::try_from(descriptors).unwrap_or(0)) };
-    space as usize
+    unsafe { libc::CMSG_SPACE(bytes(descriptors)) as usize }
+}
+
+/// Bytes of so many descriptors.
+fn bytes(descriptors: usize) -> u32 {
+    u32::try_from(descriptors * size_of::<RawFd>()).unwrap_or(0)
 }
 
 /// What came of one recvmsg.
@@ -42,11 +46,9 @@ fn send(to: &OwnedFd, descriptors: usize) -> Result<(), Errno> {
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = libc::CMSG_LEN(4 * descriptors as u32) as usize;
-        let data = libc::CMSG_DATA(header).cast::<RawFd>();
-        for index in 0..descriptors {
-            data.add(index).write_unaligned(0);
-        }
+        (*header).cmsg_len = libc::CMSG_LEN(bytes(descriptors)) as usize;
+        // Standard input is 0, and so is the buffer.
+
         libc::sendmsg(to.as_raw_fd(), &raw const message, 0)
     };
     if sent == 1 {
@@ -82,9 +84,10 @@ fn receive(from: &OwnedFd, room: usize) -> Result<Received, Errno> {
         while !header.is_null() {
             if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
                 let bytes = (*header).cmsg_len - libc::CMSG_LEN(0) as usize;
-                let data = libc::CMSG_DATA(header).cast::<RawFd>();
+                let data = libc::CMSG_DATA(header).cast::<[u8; 4]>();
                 for index in 0..bytes / 4 {
-                    descriptors.push(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));
+                    let number = RawFd::from_ne_bytes(data.add(index).read());
+                    descriptors.push(OwnedFd::from_raw_fd(number));
                 }
             }
             header = libc::CMSG_NXTHDR(&raw const message, header);
@@ -118,8 +121,8 @@ fn exchange(
     Ok(())
 }
 
-fn report(stage: &mut Stage, process: Process, full: &Full, limit: u64, count: u64) -> Result<()> {
-    let mut failures = vec![full.truth(&process)];
+fn report(stage: &mut Stage, process: &Process, full: &Full, limit: u64, count: u64) -> Result<()> {
+    let mut failures = vec![full.truth(process)];
     if count > 0 {
         let truth = Failures {
             used: None,
@@ -127,7 +130,7 @@ fn report(stage: &mut Stage, process: Process, full: &Full, limit: u64, count: u
         };
         failures.push(truth);
     }
-    descriptors::report(stage, &process, failures)
+    descriptors::report(stage, process, failures)
 }
 
 /// At the limit, a descriptor that was sent is lost although the call succeeds.
@@ -141,7 +144,7 @@ pub fn all_lost(stage: &mut Stage) -> Result<()> {
     exchange(&pair, COUNT, 1, room(1), 0)?;
     // Room for more than was sent.
     exchange(&pair, COUNT, 3, room(9), 0)?;
-    report(stage, process, &full, LIMIT, 2 * COUNT)
+    report(stage, &process, &full, LIMIT, 2 * COUNT)
 }
 
 /// Some numbers are free, but not enough.
@@ -157,7 +160,7 @@ pub fn some_lost(stage: &mut Stage) -> Result<()> {
     full.free_one()?;
     exchange(&pair, COUNT, 3, room(3), 2)?;
     exchange(&pair, COUNT, 4, room(4), 2)?;
-    report(stage, process, &full, LIMIT, 3 * COUNT)
+    report(stage, &process, &full, LIMIT, 3 * COUNT)
 }
 
 /// The program that receives them has too little room for them: no limit is to blame, even at one.
@@ -174,7 +177,7 @@ pub fn no_room(stage: &mut Stage) -> Result<()> {
     let full = Full::at(LIMIT)?;
     exchange(&pair, COUNT, 1, 0, 0)?;
     exchange(&pair, COUNT, 1, 16, 0)?;
-    report(stage, process, &full, LIMIT, 0)
+    report(stage, &process, &full, LIMIT, 0)
 }
 
 /// All of them come.

@@ -30,11 +30,10 @@ pub fn targets(hook: &HookStatus) -> String {
             targets.dedup();
             let more = targets.len().saturating_sub(TARGETS);
             targets.truncate(TARGETS);
-            let mut words = targets.join(" + ");
             if more > 0 {
-                words.push_str(&format!(" + {more} more"));
+                targets.push(format!("{more} more"));
             }
-            words
+            targets.join(" + ")
         })
 }
 
