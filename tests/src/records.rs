@@ -66,6 +66,7 @@ pub struct Key {
     pub holders: Option<Vec<Holder>>,
     pub peer: Option<Peer>,
     pub server: Option<Holder>,
+    pub level: Option<u8>,
     pub waited_ns: Option<u64>,
     pub state: Option<String>,
     pub waited_max_ns: Option<u64>,

@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 pub struct Errno(pub i32);
 
 impl Errno {
-    fn last() -> Self {
+    /// That of this thread's last call that failed.
+    #[must_use]
+    pub fn last() -> Self {
         Self(io::Error::last_os_error().raw_os_error().unwrap_or(0))
     }
 
@@ -487,6 +489,14 @@ pub fn send_descriptor(socket: &OwnedFd, fd: &OwnedFd) -> Result<(), Errno> {
     // SAFETY: the message and all that it points to outlive the call.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) };
     checked(i32::try_from(sent).unwrap_or(-1)).map(drop)
+}
+
+/// socketpair(2) of AF_UNIX datagrams.
+pub fn socket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let mut ends = [0; 2];
+    // SAFETY: two numbers are written to an array of two.
+    checked(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM, 0, ends.as_mut_ptr()) })?;
+    Ok((owned(ends[0])?, owned(ends[1])?))
 }
 
 /// Soft and hard `RLIMIT_NOFILE`.

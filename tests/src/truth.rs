@@ -71,6 +71,10 @@ pub struct Failures {
     pub target: Option<String>,
     /// The process that holds the listener at the other end.
     pub server: Option<u32>,
+    /// Which level of a limit was crossed, percent.
+    pub level: Option<u8>,
+    /// Tracepoints see what came of it, not which errno did it.
+    pub inferred: bool,
     /// The kind of hook that sees it, whatever was asked for.
     pub tier: Option<String>,
     /// The table of tracked connections that was full.
@@ -147,6 +151,9 @@ impl Failures {
     /// by one.
     #[must_use]
     pub fn as_polled(mut self) -> Self {
+        if self.inferred {
+            self.errno.clear();
+        }
         if self.holders.is_none() || self.shown.is_some() {
             return self;
         }

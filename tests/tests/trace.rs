@@ -53,7 +53,7 @@ fn trace(arguments: &[&str]) -> Tracer {
 fn trace_one(workload: &str, arguments: &[&str]) -> (Tally, Run) {
     let mut actor = actor(workload);
     let pid = actor.pid().to_string();
-    let tracer = trace(&[&["-p", &pid], arguments].concat());
+    let tracer = trace(&[&["-p", &pid, "--reason", "accept"], arguments].concat());
     let tally = actor.act().unwrap();
     let run = tracer.stop().unwrap();
     actor.finish().unwrap();
@@ -165,7 +165,7 @@ fn count_ends_it_after_so_many_lines() {
     let _together = shared();
     let mut actor = actor("emfile");
     let pid = actor.pid().to_string();
-    let tracer = trace(&["--json", "-p", &pid, "--count", "3"]);
+    let tracer = trace(&["--json", "-p", &pid, "--reason", "accept", "--count", "3"]);
     let tally = actor.act().unwrap();
     let records = tracer.wait().unwrap().records().unwrap();
     actor.finish().unwrap();
@@ -295,7 +295,7 @@ fn a_spinning_process_costs_next_to_nothing() {
     let _alone = alone();
     let mut actor = actor("spin");
     let pid = actor.pid().to_string();
-    let tracer = trace(&["--json", "-p", &pid]);
+    let tracer = trace(&["--json", "-p", &pid, "--reason", "accept"]);
     let before = processor_time(tracer.pid());
     let started = Instant::now();
     let tally = actor.act().unwrap();

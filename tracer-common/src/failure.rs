@@ -86,7 +86,8 @@ pub struct FailureKey {
     pub tgid: u32,
     /// Port that was connected to, host order.
     pub target_port: u32,
-    /// Number of the system call plus one, where failures are told apart by call; else 0.
+    /// Where failures are told apart by call: the number of the system call plus one, or that of
+    /// io_uring's operation; else 0.
     pub call: u32,
     /// `AF_*` of what was connected to; else 0.
     pub target_family: u16,

@@ -216,6 +216,8 @@ pub struct SyscallLayout {
     pub third_argument: u32,
     /// Offset in `struct pt_regs` of the syscall's number.
     pub number: u32,
+    /// Offset in `struct pt_regs` of the segment of the code, on x86_64.
+    pub code_segment: u32,
     /// Number of accept(2).
     pub accept: u32,
     /// Number of accept4(2).
@@ -224,6 +226,14 @@ pub struct SyscallLayout {
     pub connect: u32,
     /// Number of io_uring_enter(2).
     pub io_uring_enter: u32,
+    /// Number of fcntl(2).
+    pub fcntl: u32,
+    /// Number of recvmsg(2).
+    pub recvmsg: u32,
+    /// Number of inotify_init(2).
+    pub inotify_init: u32,
+    /// Number of inotify_init1(2).
+    pub inotify_init1: u32,
 }
 
 impl SyscallLayout {
@@ -235,10 +245,15 @@ impl SyscallLayout {
         second_argument: ABSENT,
         third_argument: ABSENT,
         number: ABSENT,
+        code_segment: ABSENT,
         accept: ABSENT,
         accept4: ABSENT,
         connect: ABSENT,
         io_uring_enter: ABSENT,
+        fcntl: ABSENT,
+        recvmsg: ABSENT,
+        inotify_init: ABSENT,
+        inotify_init1: ABSENT,
     };
 }
 
@@ -288,6 +303,10 @@ pub struct Settings {
     pub final_drops: u32,
     /// From this long a connect that waits is slow, nanoseconds; `u64::MAX` is never.
     pub slow_ns: u64,
+    /// 1: note processes that come close to their limit of descriptors.
+    pub pressure: u32,
+    /// 1: what inotify_init returns has a hook of its own.
+    pub inotify: u32,
 }
 
 impl Settings {
@@ -298,6 +317,8 @@ impl Settings {
         uring_accepted: 0,
         final_drops: 0,
         slow_ns: u64::MAX,
+        pressure: 0,
+        inotify: 0,
     };
 }
 

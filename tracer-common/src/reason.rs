@@ -158,6 +158,13 @@ reasons! {
     ConnectOther = 26, "connect.other";
     /// EAGAIN from connecting to an AF_UNIX listener whose queue is full.
     QueueUnixFull = 27, "queue.unix_full";
+    /// EMFILE or ENFILE from any other call than accept, or a descriptor that was sent and lost
+    /// because there was no number for it.
+    FdExhausted = 30, "fd.exhausted";
+    /// A process came close to its soft `RLIMIT_NOFILE`.
+    FdPressure = 31, "fd.pressure";
+    /// The system's file table is nearly full.
+    FdTablePressure = 32, "fd.table_pressure";
     /// nf_conntrack's table is full: new connections are dropped before any listener sees
     /// them.
     NetConntrackFull = 33, "net.conntrack_full";
@@ -207,6 +214,24 @@ impl Reason {
             e::EBADF | e::EINVAL | e::ENOTSOCK | e::EOPNOTSUPP | e::EFAULT => Self::AcceptMisuse,
             _ => Self::AcceptOther,
         })
+    }
+
+    /// Whether it is about descriptors, and no listener.
+    #[must_use]
+    pub const fn is_of_descriptors(self) -> bool {
+        matches!(
+            self,
+            Self::FdExhausted | Self::FdPressure | Self::FdTablePressure
+        )
+    }
+
+    /// Whether it is a state that begins and ends.
+    #[must_use]
+    pub const fn lasts(self) -> bool {
+        matches!(
+            self,
+            Self::QueueStalled | Self::FdPressure | Self::FdTablePressure
+        )
     }
 
     /// Whether it is about a connection that a process of this host wanted to make: it is then

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// `IORING_OP_ACCEPT` of include/uapi/linux/io_uring.h.
-const IORING_OP_ACCEPT: u8 = 13;
+pub(crate) const IORING_OP_ACCEPT: u8 = 13;
 /// `O_NONBLOCK`.
 const O_NONBLOCK: u32 = 0o4000;
 /// Results of `io_accept` that ask for something else than an errno: they lie outside
@@ -108,11 +108,7 @@ fn uring_fexit(ctx: FExitContext) -> i32 {
 #[kprobe]
 fn uring_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(request) = ctx.arg::<u64>(0) {
-        remember(&UringCall {
-            request,
-            file: 0,
-            nofile: 0,
-        });
+        remember_request(request);
     }
     0
 }
@@ -222,11 +218,7 @@ fn uring_do_accept_kretprobe(ctx: RetProbeContext) -> u32 {
 fn issue_entered(request: u64) -> Option<()> {
     let opcode: u8 = Addr::new(request)?.field(offset!(kiocb_opcode))?;
     if opcode == IORING_OP_ACCEPT {
-        remember(&UringCall {
-            request,
-            file: 0,
-            nofile: 0,
-        });
+        remember_request(request);
     }
     Some(())
 }
@@ -368,8 +360,19 @@ fn remember(call: &UringCall) {
     let _ = URING_CALLS.insert(facts::this_thread(), call, 0);
 }
 
+/// Notes that this thread works on a request.
 #[inline(always)]
-fn recall() -> Option<UringCall> {
+pub(crate) fn remember_request(request: u64) {
+    remember(&UringCall {
+        request,
+        file: 0,
+        nofile: 0,
+    });
+}
+
+/// What this thread works on, which it does no more.
+#[inline(always)]
+pub(crate) fn recall() -> Option<UringCall> {
     let thread = facts::this_thread();
     // SAFETY: only this thread writes this key.
     let call = unsafe { URING_CALLS.get(thread) }.copied();

@@ -231,6 +231,52 @@ pub(crate) fn connect<C: EbpfContext>(ctx: &C, reason: Reason, failure: &Connect
     )
 }
 
+/// A descriptor or a file that could not be had, as its hook sees it.
+pub(crate) struct Exhausted {
+    /// The errno, positive; 0 where it is not known.
+    pub(crate) errno: u16,
+    /// How it was asked for, [`turnaway_common::failure::op`].
+    pub(crate) op: u8,
+    /// What kind of hook saw it, [`turnaway_common::failure::tier`].
+    pub(crate) tier: u8,
+    /// [`FailureKey::call`].
+    pub(crate) call: u32,
+}
+
+/// Counts a descriptor that the current task could not have, and may write an exemplar of it.
+#[inline(always)]
+pub(crate) fn exhausted<C: EbpfContext>(ctx: &C, failure: &Exhausted) -> Option<()> {
+    let Admitted { task, tgid, reason } = admit_as(Reason::FdExhausted, failure.errno)?;
+    // No listener is there that could have a port.
+    if global!(FILTER.port_count) != 0 {
+        return None;
+    }
+    let key = FailureKey {
+        start_boottime_ns: facts::process_start(task),
+        tgid,
+        reason,
+        call: failure.call,
+        errno: failure.errno,
+        op: failure.op,
+        tier: failure.tier,
+        ..NO_KEY
+    };
+    record(
+        ctx,
+        &key,
+        1,
+        0,
+        |process, _| {
+            if failure.call != 0 && failure.op == op::SYSCALL {
+                process.syscall_nr = failure.call - 1;
+                process.known |= known::SYSCALL;
+            }
+            facts::read_process(task, process);
+        },
+        |_| {},
+    )
+}
+
 /// Counts a TCP connection that failed, for the process that had asked for it, and may write
 /// an exemplar of it.
 #[inline(always)]
@@ -346,6 +392,12 @@ fn record<C: EbpfContext>(
         write_exemplar(key, now, amount, &facts, &more);
     }
     Some(())
+}
+
+/// Whether the filters let a reason pass at all.
+#[inline(always)]
+pub(crate) fn is_wanted(reason: Reason) -> bool {
+    global!(FILTER.reasons) & (1u64 << (reason as u16 & 63)) != 0
 }
 
 /// Whether the filters let a reason and an errno pass; where there is no errno, a filter for

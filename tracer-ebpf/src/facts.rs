@@ -204,6 +204,68 @@ fn read_call(stack: Addr, regs_at: u32, numbers: (u32, u32), out: &mut SystemCal
     true
 }
 
+/// The system call that a task is in, whichever it is.
+pub(crate) struct AnyCall {
+    /// Its number, or [`UNKNOWN`].
+    pub(crate) number: u64,
+    /// Its first argument.
+    pub(crate) first: u64,
+    /// It is a 32-bit program's, whose calls have other numbers.
+    pub(crate) is_compat: bool,
+}
+
+/// Segments of the code of programs on x86_64 (`__USER_CS` and `__USER32_CS` of
+/// arch/x86/include/asm/segment.h).
+const USER_CS: u16 = 0x33;
+const USER32_CS: u16 = 0x23;
+
+/// The call that the task is in. Where its registers may be at several places, they are where the code's
+/// segment is one of programs.
+#[inline(always)]
+pub(crate) fn any_call(task: Addr) -> AnyCall {
+    let mut call = AnyCall {
+        number: UNKNOWN,
+        first: 0,
+        is_compat: false,
+    };
+    if let Some(stack) = task.follow(offset!(task_stack))
+        && !read_any_call(stack, global!(SYSCALL_LAYOUT.regs_at[0]), &mut call)
+    {
+        let _ = read_any_call(stack, global!(SYSCALL_LAYOUT.regs_at[1]), &mut call);
+    }
+    call
+}
+
+#[inline(always)]
+fn read_any_call(stack: Addr, regs_at: u32, out: &mut AnyCall) -> bool {
+    if regs_at == ABSENT {
+        return false;
+    }
+    let regs = stack.at(regs_at as usize);
+    let code_segment = global!(SYSCALL_LAYOUT.code_segment);
+    if code_segment != ABSENT {
+        let mut segment = 0_u16;
+        if !regs.copy_field(Some(code_segment as usize), &mut segment)
+            || segment != USER_CS && segment != USER32_CS
+        {
+            return false;
+        }
+        out.is_compat = segment == USER32_CS;
+    }
+    let (mut number, mut first) = (0_u64, 0_u64);
+    if !regs.copy_field(Some(global!(SYSCALL_LAYOUT.number) as usize), &mut number)
+        || !regs.copy_field(
+            Some(global!(SYSCALL_LAYOUT.first_argument) as usize),
+            &mut first,
+        )
+    {
+        return false;
+    }
+    out.number = number & 0xffff_ffff;
+    out.first = first;
+    true
+}
+
 /// Address of the open file behind a descriptor of the current process, or 0.
 #[inline(always)]
 pub(crate) fn file_of(task: Addr, fd: u64) -> u64 {
@@ -261,6 +323,16 @@ pub(crate) fn sk_of(file: u64) -> Option<Addr> {
         .follow(offset!(socket_sk))
 }
 
+/// Reads the soft limit of descriptors of a task's process.
+#[inline(always)]
+pub(crate) fn read_nofile(task: Addr, out: &mut u64) -> bool {
+    task.follow(offset!(task_signal)).is_some_and(|limits| {
+        limits
+            .at(RLIMIT_NOFILE * RLIMIT_SIZE)
+            .copy_field(offset!(signal_rlim), out)
+    })
+}
+
 /// Fills in the process and the thread that run now. What was filled in before (limit,
 /// syscall) stays.
 ///
@@ -279,12 +351,7 @@ pub(crate) fn read_process(task: Addr, out: &mut ProcessFacts) {
         out.known |= known::KERNEL_WORKER;
     }
     let _ = task.copy_field(offset!(task_comm), &mut out.thread_comm);
-    if out.known & known::NOFILE == 0
-        && let Some(limits) = task.follow(offset!(task_signal))
-        && limits
-            .at(RLIMIT_NOFILE * RLIMIT_SIZE)
-            .copy_field(offset!(signal_rlim), &mut out.nofile_soft)
-    {
+    if out.known & known::NOFILE == 0 && read_nofile(task, &mut out.nofile_soft) {
         out.known |= known::NOFILE;
     }
     let Some(leader) = task.follow(offset!(task_group_leader)) else {

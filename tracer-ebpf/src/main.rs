@@ -21,6 +21,7 @@
 
 mod accept;
 mod connect;
+mod descriptors;
 mod emit;
 mod facts;
 mod globals;

@@ -161,6 +161,25 @@ pub(crate) struct Connecting {
 #[map]
 pub(crate) static CONNECTING: HashMap<u64, Connecting> = HashMap::with_max_entries(32_768, 0);
 
+/// Processes that were given a descriptor near their limit, or were refused one, and when they were
+/// started, as in [`FailureKey`]; user space takes them out.
+#[map]
+pub(crate) static PRESSED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(4096, 0);
+
+/// A recvmsg call in progress.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Receiving {
+    /// Address of its `struct user_msghdr`.
+    pub(crate) message: u64,
+    /// Bytes for control messages.
+    pub(crate) room: u64,
+}
+
+/// Calls of recvmsg that want control messages, by thread.
+#[map]
+pub(crate) static RECEIVING: LruHashMap<u64, Receiving> = LruHashMap::with_max_entries(8192, 0);
+
 /// What a new entry of [`CONNECTING`] starts as.
 #[map]
 pub(crate) static BLANK_CONNECTING: Array<Connecting> = Array::with_max_entries(1, 0);

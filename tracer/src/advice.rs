@@ -2,10 +2,12 @@
 //! to know before believing either. Pure, but for [`System::read`].
 
 mod connect;
+mod descriptors;
 mod network;
 mod queue;
 
 pub use connect::{AboutConnect, advise_connect};
+pub use descriptors::{advise_descriptors, advise_table};
 pub use network::{Network, abort_on_overflow, backlog_cut, conntrack, held_by_nobody};
 pub use queue::{AboutListener, advise_listener};
 
@@ -222,6 +224,7 @@ fn lasting_nofile(identity: &Identity, wanted: u64) -> String {
 }
 
 fn enfile(about: &Advised<'_>) -> Advice {
+    let (now, lasting, note) = table(about.system);
     let mut notes = Vec::new();
     if about.op == Op::IoUring {
         notes.push(
@@ -229,33 +232,37 @@ fn enfile(about: &Advised<'_>) -> Advice {
              larger one",
         );
     }
-    let (now, lasting) = match about.system.file_max {
+    notes.extend(note);
+    Advice {
+        now: Some(now),
+        lasting,
+        note: (!notes.is_empty()).then(|| notes.join("; ")),
+    }
+}
+
+/// What to do about a full table of files: now, for good, and what to know.
+fn table(system: System) -> (String, Option<String>, Option<&'static str>) {
+    match system.file_max {
         Some(file_max) if file_max < NEVER_REACHED => {
             let wanted = file_max.saturating_mul(2);
-            notes.push(
-                "the table is shared by all processes, and privileged ones are exempt; who \
-                 holds most: for p in /proc/[0-9]*; do echo \"$(ls $p/fd | wc -l) $p\"; done | \
-                 sort -n | tail",
-            );
             (
                 format!("sysctl -w fs.file-max={wanted}"),
                 Some(format!(
                     "fs.file-max = {wanted} in /etc/sysctl.d/90-file-max.conf"
                 )),
+                Some(
+                    "the table is shared by all processes, and privileged ones are exempt; who \
+                     holds most: for p in /proc/[0-9]*; do echo \"$(ls $p/fd | wc -l) $p\"; done | \
+                     sort -n | tail",
+                ),
             )
         }
-        Some(_) => {
-            notes.push(
-                "fs.file-max is too high to have been reached: memory for the socket ran out",
-            );
-            (out_of_memory(), None)
-        }
-        None => ("sysctl fs.file-nr fs.file-max".to_owned(), None),
-    };
-    Advice {
-        now: Some(now),
-        lasting,
-        note: (!notes.is_empty()).then(|| notes.join("; ")),
+        Some(_) => (
+            out_of_memory(),
+            None,
+            Some("fs.file-max is too high to have been reached: memory for the socket ran out"),
+        ),
+        None => ("sysctl fs.file-nr fs.file-max".to_owned(), None, None),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::syscall;
 use turnaway_common::{
     Exemplar, FailureCount, FailureKey, ListenerFacts, ProcessFacts, Reason,
     failure::{known, op, tier},
@@ -78,6 +79,19 @@ pub struct Key {
     pub op: Op,
     /// What saw it.
     pub tier: Tier,
+    /// What asked for the descriptor that could not be had, where that is known.
+    pub call: Option<&'static str>,
+    /// How full a table is that fills up: the level that was crossed, percent.
+    pub level: Option<u8>,
+}
+
+/// How full a table of descriptors or files was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Those that were open.
+    pub used: u64,
+    /// The most that may be; `None` is unlimited.
+    pub limit: Option<u64>,
 }
 
 /// What a program wanted to connect to, or whose network it is about.
@@ -166,6 +180,15 @@ pub struct NofileLimit {
     pub copied: bool,
 }
 
+impl From<Descriptors> for NofileLimit {
+    fn from(table: Descriptors) -> Self {
+        Self {
+            soft: table.limit,
+            copied: false,
+        }
+    }
+}
+
 /// What the kernel side knew of the failing process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -218,7 +241,7 @@ pub struct Queue {
 }
 
 /// What the kernel side knew of the listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listener {
     /// Descriptor that accept was called on.
     pub fd: Option<i32>,
@@ -253,6 +276,8 @@ pub struct Failure {
     pub target_path: Option<Vec<u8>>,
     /// How long the connection waited, nanoseconds, where that is what it is about.
     pub waited_ns: Option<u64>,
+    /// How full the table was, where that is what it is about.
+    pub descriptors: Option<Descriptors>,
     /// It is not one more failure, but the end of one that lasted.
     pub ended: bool,
 }
@@ -327,6 +352,7 @@ impl Failure {
                 .flatten(),
             target_path: has(known::TARGET_PATH).then(|| path.to_vec()),
             waited_ns: key.is_about_waiting().then_some(record.amount),
+            descriptors: None,
             ended: false,
         })
     }
@@ -362,7 +388,13 @@ impl Key {
     }
 
     fn decode(raw: &FailureKey) -> Option<Self> {
+        let call = raw.call.checked_sub(1);
         Some(Self {
+            call: call.and_then(|number| match raw.op {
+                op::IO_URING => syscall::io_uring_operation(number),
+                _ => syscall::name(number),
+            }),
+            level: None,
             process: (raw.op != op::NETWORK).then_some(ProcessId {
                 pid: raw.tgid,
                 start_boottime_ns: raw.start_boottime_ns,
@@ -402,19 +434,9 @@ fn process(raw: &ProcessFacts) -> Process {
         ns_pid: has(known::NS_TGID).then_some(raw.ns_tgid),
         parent_pid: has(known::PARENT).then_some(raw.parent_tgid),
         syscall: has(known::SYSCALL)
-            .then(|| syscall_name(raw.syscall_nr))
+            .then(|| syscall::name(raw.syscall_nr))
             .flatten(),
         kernel_worker: has(known::KERNEL_WORKER),
-    }
-}
-
-fn syscall_name(number: u32) -> Option<&'static str> {
-    match i64::from(number) {
-        libc::SYS_accept4 => Some("accept4"),
-        #[cfg(not(target_arch = "riscv64"))]
-        libc::SYS_accept => Some("accept"),
-        libc::SYS_connect => Some("connect"),
-        _ => None,
     }
 }
 

@@ -156,6 +156,8 @@ mod tests {
 
     fn key() -> Key {
         Key {
+            call: None,
+            level: None,
             target: None,
             process: Some(samples::PROCESS),
             socket_inode: Some(7),

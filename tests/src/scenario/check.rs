@@ -12,6 +12,9 @@ const START_TOLERANCE_NS: i128 = 50_000_000;
 /// Between the clocks of this process and of the kernel's records.
 const TIME_TOLERANCE_NS: i128 = 100_000_000;
 
+/// How long after a scenario its last state may be looked at, at most.
+const LOOK_NS: i128 = 60_000_000_000;
+
 /// So many failures of a kind are shown one by one each second, if there are as many.
 const SHOWN_AT_LEAST: u64 = 10;
 
@@ -186,6 +189,7 @@ fn is_of(tally: &Tally, truth: &Failures, key: &Key) -> bool {
         || truth.process.pid == 0 && tally.pids.contains(&key.process.pid);
     process
         && truth.errno == key.errno
+        && truth.level == key.level
         && truth.reason() == key.reason
         && truth.call == key.call()
         && truth.listener.inode == key.listener.inode
@@ -260,11 +264,12 @@ fn fields(found: &mut Vec<String>, kind: &str, truth: &Failures, key: &Key, scop
     };
     let times = times.map(|time| time.map_or(0, jiff::Timestamp::as_nanosecond));
     if key.tier == "poll" {
-        // Between two polls; the end of something is seen by the next.
+        // Between two polls; what a single look saw, and the end of something, are seen after.
         let ends = key.state.as_deref() == Some("ended");
+        let late = if kind == "event" { LOOK_NS } else { 0 };
         compare.holds(
             "a poll before its end, and one after its begin",
-            (ends || times[0] <= scope.between.1) && times[1] >= scope.between.0,
+            (ends || times[0] <= scope.between.1 + late) && times[1] >= scope.between.0,
             &(times, scope.between),
         );
         return;

@@ -124,6 +124,12 @@ fn kernel_version() -> (u32, u32) {
 #[must_use]
 pub fn why_no_tier(tier: &str, hook: &str) -> Option<String> {
     match (tier, hook) {
+        ("trampoline" | "kprobe", "io_uring_descriptors") => {
+            let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+            (!symbols.is_empty() && !symbols.contains(" io_openat\n"))
+                .then(|| "io_openat is inlined (/proc/kallsyms)".to_owned())
+                .or_else(|| why_no_tier(tier, ""))
+        }
         ("kprobe", _) => (!Path::new("/sys/bus/event_source/devices/kprobe").exists())
             .then(|| "the kernel has no kprobes (/sys/bus/event_source/devices)".to_owned()),
         // A locked-down kernel lets no program read its memory from a trampoline, and has no
@@ -131,7 +137,7 @@ pub fn why_no_tier(tier: &str, hook: &str) -> Option<String> {
         ("trampoline", _) => why_no_tier("kprobe", hook)
             .filter(|_| !is_guest())
             .map(|why| format!("{why}, so it is locked down as a whole")),
-        ("tracepoint", "io_uring_accept") => {
+        ("tracepoint", "io_uring_accept" | "io_uring_descriptors") => {
             let format = "/sys/kernel/tracing/events/io_uring/io_uring_complete/format";
             let format = fs::read_to_string(format).unwrap_or_default();
             (!format.is_empty() && !format.contains(" req;"))

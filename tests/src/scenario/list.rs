@@ -2,10 +2,9 @@
 
 use super::Scenario;
 use super::env::{self, Need};
-use crate::workload::{
-    Stage, connect, conntrack, denied, emfile, enfile, families, handed, identity,
-};
-use crate::workload::{misuse, normal, processes, queue, shed, uring};
+use crate::workload::{Stage, connect, conntrack, denied, emfile, enfile, families, handed};
+use crate::workload::{descriptors, identity, misuse, normal, pressure, processes, queue, rights};
+use crate::workload::{shed, uring};
 
 type Workload = fn(&mut Stage) -> anyhow::Result<()>;
 
@@ -52,6 +51,14 @@ const fn client(name: &'static str, run: Workload) -> Scenario {
 
 const fn throws(name: &'static str, run: Workload) -> Scenario {
     scenario(name, run).seen_by("accepted", &["accept.shed"])
+}
+
+const fn fds(name: &'static str, run: Workload) -> Scenario {
+    scenario(name, run).seen_by("descriptors", &["fd.exhausted"])
+}
+
+const fn near(name: &'static str, run: Workload) -> Scenario {
+    scenario(name, run).seen_by("descriptors", &["fd.pressure"])
 }
 
 impl Scenario {
@@ -215,6 +222,52 @@ pub const ALL: &[Scenario] = &[
         .needs(env::conntrack)
         .seen_by("accept", &["net."])
         .of_others(),
+    fds("fd_openat", descriptors::openat),
+    fds("fd_openat2", descriptors::openat2),
+    fds("fd_open", descriptors::open),
+    fds("fd_socket", descriptors::socket),
+    fds("fd_socketpair", descriptors::socketpair),
+    fds("fd_pipe2", descriptors::pipe2),
+    fds("fd_dup", descriptors::dup),
+    fds("fd_fcntl", descriptors::fcntl),
+    fds("fd_epoll_create1", descriptors::epoll_create1),
+    fds("fd_eventfd2", descriptors::eventfd2),
+    fds("fd_timerfd_create", descriptors::timerfd_create),
+    fds("fd_signalfd4", descriptors::signalfd4),
+    fds("fd_inotify_init1", descriptors::inotify_init1),
+    fds("fd_memfd_create", descriptors::memfd_create),
+    fds("fd_io_uring_setup", descriptors::io_uring_setup).needs(env::uring),
+    fds("fd_pidfd_open", descriptors::pidfd_open),
+    fds("fd_second_of_two", descriptors::second_of_two),
+    scenario("fd_accept_and_others", descriptors::accept_and_others)
+        .seen_by("descriptors", &["fd.exhausted", "accept."]),
+    fds("fd_spin", descriptors::spin),
+    fds("fd_limit_lowered", descriptors::limit_lowered),
+    fds("fd_dup_to_a_number", descriptors::dup_to_a_number),
+    fds("fd_named_thread", descriptors::named_thread),
+    fds("fd_exits_at_once", descriptors::exits_at_once).of_others(),
+    fds("fd_table_full", descriptors::table_full)
+        .needs(env::guest)
+        .of_others(),
+    fds("fd_inotify_instances", descriptors::inotify_instances).needs(env::guest),
+    scenario("fd_good_life", descriptors::good_life)
+        .seen_by("descriptors", &["fd.exhausted", "fd.pressure"])
+        .needs(env::uring),
+    fds("fd_rights_lost", rights::all_lost),
+    fds("fd_rights_some_lost", rights::some_lost),
+    fds("fd_rights_no_room", rights::no_room),
+    fds("fd_rights_good", rights::all_come),
+    near("fd_pressure_levels", pressure::crosses_each_level),
+    near("fd_pressure_below", pressure::stays_below),
+    near("fd_pressure_again", pressure::crosses_again),
+    near("fd_pressure_limit_changes", pressure::limit_changes),
+    ring("fd_uring_openat", uring::openat).seen_by("io_uring_descriptors", &["fd.exhausted"]),
+    ring("fd_uring_openat2", uring::openat2).seen_by("io_uring_descriptors", &["fd.exhausted"]),
+    ring("fd_uring_socket", uring::socket)
+        .needs(env::uring_5_19)
+        .seen_by("io_uring_descriptors", &["fd.exhausted"]),
+    ring("fd_uring_accept_and_others", uring::accept_and_others)
+        .seen_by("io_uring_descriptors", &["fd.exhausted", "accept."]),
 ];
 
 #[cfg(test)]

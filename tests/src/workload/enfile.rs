@@ -15,14 +15,15 @@ use crate::truth::{Failures, Tally};
 pub const NOBODY: u32 = 65_534;
 
 /// `fs.file-max` of the machine, lowered below what is open while this lives.
-struct TinyTable {
+pub(super) struct TinyTable {
     before: String,
 }
 
 impl TinyTable {
     const PATH: &str = "/proc/sys/fs/file-max";
 
-    fn new() -> Result<Self> {
+    /// Lowers it.
+    pub(super) fn new() -> Result<Self> {
         let before = fs::read_to_string(Self::PATH).context("cannot read fs.file-max")?;
         fs::write(Self::PATH, "8").context("cannot lower fs.file-max")?;
         Ok(Self { before })

@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::descriptors;
 use crate::sys::{self, Errno};
+use crate::truth::{Failures, Process};
 
 /// How many descriptors of this process have this number or a higher one.
 fn open_from(lowest: u64) -> Result<u64> {
@@ -24,6 +26,7 @@ pub struct Full {
     limit: u64,
     before: (u64, u64),
     above: u64,
+    refused: u64,
 }
 
 impl Full {
@@ -37,6 +40,7 @@ impl Full {
             limit,
             before,
             above,
+            refused: 0,
         };
         full.take()?;
         Ok(full)
@@ -49,12 +53,22 @@ impl Full {
         self.limit + self.above
     }
 
+    /// The failures that it took to find the limit.
+    #[must_use]
+    pub fn truth(&self, process: &Process) -> Failures {
+        let errno = Errno(libc::EMFILE);
+        descriptors::refused(process.clone(), "dup", errno, self.refused).at_limit(self.limit)
+    }
+
     /// Takes every number that is free.
     pub fn take(&mut self) -> Result<()> {
         for _ in 0..=self.limit {
             match sys::dup(0) {
                 Ok(fd) => self.taken.push(fd),
-                Err(Errno(libc::EMFILE)) => return Ok(()),
+                Err(Errno(libc::EMFILE)) => {
+                    self.refused += 1;
+                    return Ok(());
+                }
                 Err(other) => return Err(other).context("dup"),
             }
         }

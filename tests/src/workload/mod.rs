@@ -8,6 +8,7 @@
 pub mod connect;
 pub mod conntrack;
 pub mod denied;
+pub mod descriptors;
 pub mod emfile;
 pub mod enfile;
 pub mod families;
@@ -17,10 +18,13 @@ pub mod identity;
 pub mod listening;
 pub mod misuse;
 pub mod normal;
+pub mod pressure;
 pub mod processes;
 pub mod queue;
+pub mod rights;
 pub mod shed;
 pub mod uring;
+pub mod wants;
 
 use std::io::{BufRead as _, Write as _};
 use std::os::fd::RawFd;

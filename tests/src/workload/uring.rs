@@ -6,9 +6,10 @@ use std::ptr::null_mut;
 
 use anyhow::{Context as _, Result, ensure};
 use io_uring::squeue::Flags;
-use io_uring::types::{DestinationSlot, Fd, Fixed};
+use io_uring::types::{DestinationSlot, Fd, Fixed, OpenHow};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+use super::descriptors;
 use super::full::Full;
 use super::listening::{Listening, identified};
 use super::{Stage, fail_at};
@@ -28,7 +29,7 @@ impl Ring {
     }
 
     fn push(&mut self, entry: &squeue::Entry) -> Result<()> {
-        // SAFETY: no entry of this module points to memory.
+        // SAFETY: what an entry of this module points to outlives it.
         unsafe { self.0.submission().push(entry) }.context("the submission queue is full")
     }
 
@@ -420,4 +421,78 @@ pub fn cancelled(stage: &mut Stage) -> Result<()> {
         ensure!(end.result() == -libc::ECANCELED, "{end:?}");
     }
     report(stage, &process, Vec::new(), 0)
+}
+
+/// An open of /dev/null that fails with EMFILE.
+fn refused(ring: &mut Ring, entry: &squeue::Entry, count: u64) -> Result<Errno> {
+    ring.fail(entry, libc::EMFILE, count)
+}
+
+fn openat_entry() -> squeue::Entry {
+    opcode::OpenAt::new(Fd(libc::AT_FDCWD), c"/dev/null".as_ptr())
+        .build()
+        .user_data(ACCEPT)
+}
+
+/// Failures of an operation that is no accept, and those that it took to find the limit.
+fn operation(
+    stage: &mut Stage,
+    entry: &squeue::Entry,
+    name: &str,
+    limit: u64,
+    count: u64,
+) -> Result<()> {
+    let mut ring = Ring::new()?;
+    let process = Process::current()?;
+    stage.ready()?;
+    let full = Full::at(limit)?;
+    let errno = refused(&mut ring, entry, count)?;
+    let failed = descriptors::refused(process.clone(), name, errno, count).at_limit(limit);
+    report(stage, &process, vec![full.truth(&process), failed], 0)
+}
+
+/// `IORING_OP_OPENAT`.
+pub fn openat(stage: &mut Stage) -> Result<()> {
+    operation(stage, &openat_entry(), "io_uring_openat", 71, 13)
+}
+
+/// `IORING_OP_OPENAT2`.
+pub fn openat2(stage: &mut Stage) -> Result<()> {
+    let how = OpenHow::new();
+    let entry = opcode::OpenAt2::new(Fd(libc::AT_FDCWD), c"/dev/null".as_ptr(), &raw const how)
+        .build()
+        .user_data(ACCEPT);
+    operation(stage, &entry, "io_uring_openat2", 72, 14)
+}
+
+/// `IORING_OP_SOCKET`.
+pub fn socket(stage: &mut Stage) -> Result<()> {
+    let entry = opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0)
+        .build()
+        .user_data(ACCEPT);
+    operation(stage, &entry, "io_uring_socket", 73, 15)
+}
+
+/// Accepts and opens of one ring, each counted as what it is.
+pub fn accept_and_others(stage: &mut Stage) -> Result<()> {
+    const LIMIT: u64 = 74;
+    let listening = Listening::tcp4(16)?;
+    let _clients = listening.queue_up(2)?;
+    let mut ring = Ring::new()?;
+    let process = Process::current()?;
+    stage.ready()?;
+    let full = Full::at(LIMIT)?;
+    let errno = Errno(libc::EMFILE);
+    for _ in 0..7 {
+        refused(&mut ring, &openat_entry(), 2)?;
+        refused(&mut ring, &accept(listening.fd()), 1)?;
+    }
+    let accepts = failures(&process, listening.truth(2), errno, Some(LIMIT), 7);
+    let opens = descriptors::refused(process.clone(), "io_uring_openat", errno, 14).at_limit(LIMIT);
+    report(
+        stage,
+        &process,
+        vec![full.truth(&process), accepts, opens],
+        0,
+    )
 }

@@ -72,7 +72,15 @@ fn a_failure_is_shown_within_a_second() {
     let mut actor = emfile();
     let pid = actor.pid().to_string();
     // It ends by itself, so that reading does too.
-    let mut live = Live::start(&["--json", "-p", &pid, "--duration", "20s"]);
+    let mut live = Live::start(&[
+        "--json",
+        "-p",
+        &pid,
+        "--reason",
+        "accept",
+        "--duration",
+        "20s",
+    ]);
     let ready = started.elapsed();
     let mut stdout = live.stdout.take().unwrap();
 
@@ -93,7 +101,7 @@ fn a_failure_is_shown_within_a_second() {
 fn reader_goes(format: &str) {
     let mut actor = emfile();
     let pid = actor.pid().to_string();
-    let mut live = Live::start(&["-o", format, "-p", &pid]);
+    let mut live = Live::start(&["-o", format, "-p", &pid, "--reason", "accept"]);
     if format == "json" {
         // Text begins with a heading, before any failure.
         actor.act().unwrap();

@@ -172,6 +172,8 @@ mod tests {
 
     fn key(pid: u32) -> Key {
         Key {
+            call: None,
+            level: None,
             target: None,
             process: Some(ProcessId {
                 pid,

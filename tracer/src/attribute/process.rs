@@ -17,7 +17,7 @@ use super::{
     task::{Stat, Task},
     timens,
 };
-use crate::event::{Process, ProcessId, Target};
+use crate::event::{NofileLimit, Process, ProcessId, Target};
 
 /// Most processes that are remembered.
 const IDENTITIES: usize = 4096;
@@ -171,6 +171,20 @@ impl Attributor {
         let count = task.open_descriptors();
         // One that began to exit meanwhile may have closed some already.
         task.stat().filter(|stat| !stat.dead).and(count)
+    }
+
+    /// What procfs says of a process that lives, its limit included.
+    #[must_use]
+    pub fn facts(&self, id: ProcessId) -> Option<Process> {
+        let (task, stat) = self.task(id)?;
+        let limits = task.nofile_limits();
+        Some(Process {
+            nofile: limits.map(|limits| NofileLimit {
+                soft: limits.soft,
+                copied: false,
+            }),
+            ..as_procfs_has_it(&task, &stat)?
+        })
     }
 
     /// What holds the descriptors of a process now; see [`holdings::holdings`].
@@ -459,7 +473,15 @@ impl Attributor {
 
 /// A process as procfs has it, not yet looked at any further.
 fn party(id: ProcessId, task: &Task, stat: &Stat) -> Option<Party> {
-    let facts = Process {
+    Some(Party {
+        id,
+        facts: as_procfs_has_it(task, stat)?,
+        identity: Rc::default(),
+    })
+}
+
+fn as_procfs_has_it(task: &Task, stat: &Stat) -> Option<Process> {
+    Some(Process {
         comm: task.comm()?,
         thread_comm: Vec::new(),
         tid: None,
@@ -470,11 +492,6 @@ fn party(id: ProcessId, task: &Task, stat: &Stat) -> Option<Party> {
         parent_pid: Some(stat.parent).filter(|pid| *pid != 0),
         syscall: None,
         kernel_worker: false,
-    };
-    Some(Party {
-        id,
-        facts,
-        identity: Rc::default(),
     })
 }
 

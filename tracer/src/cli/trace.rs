@@ -18,8 +18,9 @@ use crate::{
 /// towards which address, why, how often, and what to type. Needs root.
 ///
 /// It watches failed accepts, what the kernel drops because a listener's queues are full, queues
-/// that nobody serves, connections that are lost when a listener is closed, and connects that
-/// fail, at once or later. Everything is counted in the kernel; a few of each kind a second are
+/// that nobody serves, connections that are lost when a listener is closed, connects that
+/// fail, at once or later, and whatever else cannot have a descriptor, with the processes that soon
+/// cannot. Everything is counted in the kernel; a few of each kind a second are
 /// shown one by one, the rest as an exact number. EAGAIN and EINTR from accept are normal life
 /// and never shown.
 #[derive(Debug, clap::Args)]
@@ -92,6 +93,7 @@ Examples:
   turnaway trace --comm nginx -d 30s      nginx, for 30 seconds
   turnaway trace --reason accept.emfile --cgroup pgbouncer.service
   turnaway trace --reason queue           full queues, and queues that nobody serves
+  turnaway trace --reason fd              who is out of descriptors, or soon will be
   turnaway trace --json | jq -c 'select(.type == \"count\")'";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -31,11 +31,15 @@ pub struct HookStatus {
 
 /// Programs in place. Dropping it removes them all.
 pub struct Attached {
-    links: Vec<Link>,
+    links: Vec<(HookName, Link)>,
     /// `/proc/self/fdinfo` entries of the programs in use that can miss something, where
-    /// misses are listed.
-    program_fdinfo: Vec<PathBuf>,
+    /// misses are listed, and whose they are.
+    program_fdinfo: Vec<(HookName, PathBuf)>,
 }
+
+/// How many times programs should have run and did not; `None` where the kernel does not say
+/// (before Linux 5.12).
+pub type Missed = Option<u64>;
 
 /// Whatever keeps a program attached; dropped to detach.
 enum Link {
@@ -102,8 +106,15 @@ impl Attacher<'_> {
             match links {
                 Ok(links) => {
                     for (link, fdinfo) in links {
-                        attached.links.push(link);
-                        attached.program_fdinfo.extend(fdinfo);
+                        attached.links.push((plan.hook, link));
+                        let fdinfo = fdinfo.map(|fdinfo| (plan.hook, fdinfo));
+                        // A program that sits at several places is listed once.
+                        if !fdinfo
+                            .as_ref()
+                            .is_some_and(|one| attached.program_fdinfo.contains(one))
+                        {
+                            attached.program_fdinfo.extend(fdinfo);
+                        }
                     }
                     let targets = way.attachments.into_iter().map(|one| one.target).collect();
                     status.attached = Some((way.tier, targets));
@@ -166,23 +177,24 @@ impl Attacher<'_> {
 }
 
 impl Attached {
-    /// How many times a program should have run and did not; `None` where the kernel
-    /// does not say (before Linux 5.12).
+    /// How many runs of a hook's programs were left out.
     #[must_use]
-    pub fn missed(&self) -> Option<u64> {
+    pub fn missed(&self, hook: HookName) -> Missed {
         let recursion = self
             .program_fdinfo
             .iter()
-            .map(|path| recursion_misses(&fs::read_to_string(path).ok()?))
-            .sum::<Option<u64>>()?;
+            .filter(|(of, _)| *of == hook)
+            .map(|(_, path)| recursion_misses(&fs::read_to_string(path).ok()?))
+            .sum::<Missed>()?;
         let returns = self
             .links
             .iter()
-            .map(|link| match link {
+            .filter(|(of, _)| *of == hook)
+            .map(|(_, link)| match link {
                 Link::Kretprobe(probe) => probe.missed(),
                 Link::Aya(_) => Some(0),
             })
-            .sum::<Option<u64>>()?;
+            .sum::<Missed>()?;
         Some(recursion + returns)
     }
 }

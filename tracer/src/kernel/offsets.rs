@@ -83,10 +83,18 @@ pub fn syscall_layout(btf: &Btf) -> SyscallLayout {
         second_argument,
         third_argument,
         number,
+        code_segment: btf.offset_of("pt_regs.cs").unwrap_or(ABSENT),
         accept: syscall_number(libc::SYS_accept),
         accept4: syscall_number(libc::SYS_accept4),
         connect: syscall_number(libc::SYS_connect),
         io_uring_enter: syscall_number(libc::SYS_io_uring_enter),
+        fcntl: syscall_number(libc::SYS_fcntl),
+        recvmsg: syscall_number(libc::SYS_recvmsg),
+        #[cfg(target_arch = "x86_64")]
+        inotify_init: syscall_number(libc::SYS_inotify_init),
+        #[cfg(not(target_arch = "x86_64"))]
+        inotify_init: ABSENT,
+        inotify_init1: syscall_number(libc::SYS_inotify_init1),
     }
 }
 

@@ -36,11 +36,18 @@ pub const FUNCTIONS: &[&str] = &[
     "__sys_accept4",
     "__sys_accept4_file",
     "__sys_connect",
+    "alloc_empty_file",
+    "alloc_fd",
     "do_accept",
+    "do_inotify_init",
     "inet_csk_accept",
     "inet_csk_listen_stop",
     "io_accept",
     "io_issue_sqe",
+    "io_openat",
+    "io_openat2",
+    "io_pipe",
+    "io_socket",
     "tcp_conn_request",
     "tcp_v4_syn_recv_sock",
     "tcp_v6_syn_recv_sock",
@@ -51,12 +58,40 @@ pub const FUNCTIONS: &[&str] = &[
 /// Tracepoints that hooks may sit at, through BTF.
 pub const TRACEPOINTS: &[&str] = &["inet_sock_set_state", "io_uring_complete"];
 
-/// Tracepoints of system calls that hooks may sit at.
-pub const SYSCALL_EXITS: &[&str] = &["sys_exit_accept", "sys_exit_accept4", "sys_exit_connect"];
+/// Tracepoints of system calls that hooks may sit at: not more than are needed, since the kernel takes
+/// tens of milliseconds to remove each.
+pub const SYSCALL_EXITS: &[&str] = &[
+    "sys_exit_accept",
+    "sys_exit_accept4",
+    "sys_exit_connect",
+    "sys_exit_open",
+    "sys_exit_openat",
+    "sys_exit_openat2",
+    "sys_exit_socket",
+    "sys_exit_socketpair",
+    "sys_exit_pipe",
+    "sys_exit_pipe2",
+    "sys_exit_dup",
+    "sys_exit_fcntl",
+    "sys_exit_epoll_create",
+    "sys_exit_epoll_create1",
+    "sys_exit_eventfd2",
+    "sys_exit_timerfd_create",
+    "sys_exit_signalfd4",
+    "sys_exit_inotify_init1",
+    "sys_exit_memfd_create",
+    "sys_exit_io_uring_setup",
+    "sys_exit_pidfd_open",
+    "sys_enter_recvmsg",
+    "sys_exit_recvmsg",
+];
 /// Those of accept.
 const ACCEPT_EXITS: &[&str] = &["sys_exit_accept", "sys_exit_accept4"];
 /// That of connect.
 const CONNECT_EXITS: &[&str] = &["sys_exit_connect"];
+/// Those that tell how much room recvmsg has, and what it lost.
+const RECVMSG_ENTER: &str = "sys_enter_recvmsg";
+const RECVMSG_EXIT: &str = "sys_exit_recvmsg";
 
 /// What a hook watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +114,10 @@ pub enum HookName {
     Shed,
     /// connect(2) that waits for room in the queue of an AF_UNIX listener.
     UnixWait,
+    /// Calls that want a descriptor.
+    Descriptors,
+    /// io_uring's operations that want a descriptor, but for accept.
+    IoUringDescriptors,
 }
 
 impl HookName {
@@ -93,6 +132,8 @@ impl HookName {
         Self::ConnectAsync,
         Self::Shed,
         Self::UnixWait,
+        Self::Descriptors,
+        Self::IoUringDescriptors,
     ];
 
     /// Its name in text and JSON.
@@ -108,6 +149,8 @@ impl HookName {
             Self::ConnectAsync => "connect_async",
             Self::Shed => "shed",
             Self::UnixWait => "unix_wait",
+            Self::Descriptors => "descriptors",
+            Self::IoUringDescriptors => "io_uring_descriptors",
         }
     }
 
@@ -124,7 +167,18 @@ impl HookName {
             Self::ConnectAsync => "TCP connections that fail after connect has returned",
             Self::Shed => "connections that are accepted and thrown away",
             Self::UnixWait => "connect calls that wait for room in a queue",
+            Self::Descriptors => "calls that cannot have a descriptor, and limits that are near",
+            Self::IoUringDescriptors => {
+                "descriptors that io_uring cannot open for the programs that use it"
+            }
         }
+    }
+
+    /// Whether nearly all of its runs are of calls that succeed, of whatever program: of those that
+    /// the kernel leaves out, hardly one was to be counted.
+    #[must_use]
+    pub const fn is_mostly_of_others(self) -> bool {
+        matches!(self, Self::Descriptors | Self::IoUringDescriptors)
     }
 
     /// The reasons that cannot be told without it.
@@ -153,6 +207,8 @@ impl HookName {
             Self::Accepted => &[R::QueueSlow, R::QueueStalled, R::AcceptShed],
             Self::Shed => &[R::AcceptShed],
             Self::UnixWait => &[R::QueueUnixFull],
+            Self::Descriptors => &[R::FdExhausted, R::FdPressure],
+            Self::IoUringDescriptors => &[R::FdExhausted],
             Self::Connect => &[
                 R::ConnectRefused,
                 R::ConnectTimeout,
@@ -330,7 +386,9 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
                 "__sys_accept4_file",
             ),
         }),
-        (HookName::IoUringAccept, Tier::Tracepoint) => uring_complete(features),
+        (HookName::IoUringAccept, Tier::Tracepoint) => {
+            uring_complete(features, "uring_complete_cqe", "uring_complete_res")
+        }
         (HookName::ListenQueue, tier) => listen_queue(features, tier),
         (HookName::Accepted, tier) => accepted(features, tier),
         (HookName::ListenClose, tier) => listen_close(features, tier),
@@ -382,8 +440,101 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
         (HookName::UnixWait, Tier::Tracepoint) => {
             Err("no tracepoint says that a connect waits".to_owned())
         }
+        (HookName::Descriptors, Tier::Trampoline | Tier::Kprobe) => descriptors(features, tier),
+        (HookName::Descriptors, Tier::Tracepoint) => descriptor_exits(features),
+        (HookName::IoUringDescriptors, Tier::Trampoline | Tier::Kprobe) => {
+            uring_descriptors(features, tier)
+        }
+        (HookName::IoUringDescriptors, Tier::Tracepoint) => {
+            uring_complete(features, "uring_descriptors_cqe", "uring_descriptors_res")
+        }
         (_, Tier::Poll) => Err("no way to see it without a hook".to_owned()),
     }
+}
+
+fn descriptors(features: &Features, tier: Tier) -> Result<Vec<Attachment>, String> {
+    let found = |name| features.functions.get(name);
+    let number = "unsigned int";
+    expect("alloc_fd", found("alloc_fd"), &[number, number, number])?;
+    expect("alloc_empty_file", found("alloc_empty_file"), &["int", "*"])?;
+    let at = |fexit, kretprobe, function| match tier {
+        Tier::Trampoline => Attachment {
+            program: fexit,
+            target: Target::Fexit(function),
+        },
+        _ => Attachment {
+            program: kretprobe,
+            target: Target::Kretprobe(function),
+        },
+    };
+    let mut attachments = vec![
+        at("descriptors_fexit", "descriptors_kretprobe", "alloc_fd"),
+        at("files_fexit", "files_kretprobe", "alloc_empty_file"),
+    ];
+    if sees_inotify(features) {
+        attachments.push(at("inotify_fexit", "inotify_kretprobe", "do_inotify_init"));
+    }
+    Ok(attachments)
+}
+
+/// Whether what inotify_init returns has a hook of its own: it has a limit of its own.
+#[must_use]
+pub fn sees_inotify(features: &Features) -> bool {
+    let found = features.functions.get("do_inotify_init");
+    expect("do_inotify_init", found, &["int"]).is_ok()
+}
+
+fn descriptor_exits(features: &Features) -> Result<Vec<Attachment>, String> {
+    let wanted: Vec<&str> = SYSCALL_EXITS
+        .iter()
+        .copied()
+        .filter(|name| !CONNECT_EXITS.contains(name))
+        .filter(|name| ![RECVMSG_ENTER, RECVMSG_EXIT].contains(name))
+        .collect();
+    let mut attachments = syscall_exits(features, &wanted, "descriptors_tracepoint")?;
+    if [RECVMSG_ENTER, RECVMSG_EXIT]
+        .iter()
+        .all(|name| features.syscall_exits.contains(name))
+    {
+        // The end first, as in [`pair`].
+        attachments.extend(syscall_exits(features, &[RECVMSG_EXIT], "recvmsg_left")?);
+        attachments.extend(syscall_exits(
+            features,
+            &[RECVMSG_ENTER],
+            "recvmsg_entered",
+        )?);
+    }
+    Ok(attachments)
+}
+
+/// io_uring's operations that give a descriptor, and the programs at their exits.
+const URING_DESCRIPTORS: [(&str, &str); 4] = [
+    ("io_openat", "uring_openat_fexit"),
+    ("io_openat2", "uring_openat2_fexit"),
+    ("io_socket", "uring_socket_fexit"),
+    ("io_pipe", "uring_pipe_fexit"),
+];
+
+fn uring_descriptors(features: &Features, tier: Tier) -> Result<Vec<Attachment>, String> {
+    let parameters = ["struct io_kiocb *", "unsigned int"];
+    let mut attachments = Vec::new();
+    for (function, fexit) in URING_DESCRIPTORS {
+        let found = features.functions.get(function);
+        match expect(function, found, &parameters) {
+            Ok(()) if tier == Tier::Trampoline => {
+                attachments.extend(one(fexit, Target::Fexit(function)));
+            }
+            Ok(()) => attachments.extend(pair(
+                "uring_descriptors_kprobe",
+                "uring_descriptors_kretprobe",
+                function,
+            )),
+            // Those that every io_uring has; before Linux 6.0 they are inlined.
+            Err(why) if function.starts_with("io_openat") => return Err(why),
+            Err(_) => {}
+        }
+    }
+    Ok(attachments)
 }
 
 /// The functions that packets of listeners go through, and the programs at their entries and
@@ -708,15 +859,20 @@ fn uring_function(features: &Features) -> Result<UringFunction, String> {
     .map_err(|why_not_file| format!("{why_not_request}; {why_not_file}"))
 }
 
-fn uring_complete(features: &Features) -> Result<Vec<Attachment>, String> {
+/// `cqe` and `res` are the programs for either way of carrying the result.
+fn uring_complete(
+    features: &Features,
+    cqe: &'static str,
+    res: &'static str,
+) -> Result<Vec<Attachment>, String> {
     let target = Target::BtfTracepoint("io_uring_complete");
     let Some(parameters) = features.tracepoints.get("io_uring_complete") else {
         return Err("the kernel's BTF has no tracepoint io_uring_complete".to_owned());
     };
     let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
     match parameters[..] {
-        [_, "void *", "struct io_uring_cqe *"] => Ok(one("uring_complete_cqe", target)),
-        [_, "void *", "u64", "int", ..] => Ok(one("uring_complete_res", target)),
+        [_, "void *", "struct io_uring_cqe *"] => Ok(one(cqe, target)),
+        [_, "void *", "u64", "int", ..] => Ok(one(res, target)),
         _ => Err(format!(
             "io_uring_complete says nothing of the request here: it carries ({})",
             parameters.join(", ")
@@ -790,6 +946,15 @@ mod tests {
                     ],
                 ),
                 ("inet_csk_listen_stop", &["struct sock *"]),
+                (
+                    "alloc_fd",
+                    &["unsigned int", "unsigned int", "unsigned int"],
+                ),
+                ("alloc_empty_file", &["int", "const struct cred *"]),
+                ("do_inotify_init", &["int"]),
+                ("io_openat", &["struct io_kiocb *", "unsigned int"]),
+                ("io_openat2", &["struct io_kiocb *", "unsigned int"]),
+                ("io_socket", &["struct io_kiocb *", "unsigned int"]),
             ]),
             tracepoints: prototypes(&[
                 (
@@ -979,6 +1144,79 @@ mod tests {
             names(|reason| reason == Reason::ConnectReset),
             [HookName::Connect, HookName::ConnectAsync]
         );
+    }
+
+    fn hook(features: &Features, name: HookName) -> HookPlan {
+        let mut plans = plan(features, None);
+        let at = plans.iter().position(|plan| plan.hook == name);
+        plans.swap_remove(at.expect("planned"))
+    }
+
+    #[test]
+    fn descriptors_are_seen_where_numbers_are_given() {
+        let all = hook(&recent(), HookName::Descriptors);
+        let functions: Vec<&Target> = all.ways[0]
+            .attachments
+            .iter()
+            .map(|one| &one.target)
+            .collect();
+        assert_eq!(
+            functions,
+            [
+                &Target::Fexit("alloc_fd"),
+                &Target::Fexit("alloc_empty_file"),
+                &Target::Fexit("do_inotify_init")
+            ]
+        );
+        let exits = &all.ways[2].attachments;
+        for name in ["sys_exit_openat", "sys_exit_accept4", "sys_exit_recvmsg"] {
+            let target = Target::Tracepoint("syscalls", name);
+            assert!(exits.iter().any(|one| one.target == target), "{name}");
+        }
+        let target = Target::Tracepoint("syscalls", "sys_exit_connect");
+        assert!(exits.iter().all(|one| one.target != target));
+
+        // inotify's own limit is left out where it has no function of its own.
+        let mut features = recent();
+        features.functions.remove("do_inotify_init");
+        assert!(!sees_inotify(&features));
+        let some = hook(&features, HookName::Descriptors);
+        assert_eq!(some.ways[0].attachments.len(), 2);
+
+        // Of 5.9 and before.
+        features.functions.extend(prototypes(&[(
+            "alloc_fd",
+            &["unsigned int", "unsigned int"],
+        )]));
+        let none = hook(&features, HookName::Descriptors);
+        assert_eq!(tiers(&none), [Tier::Tracepoint]);
+        assert!(none.refused[0].1.contains("alloc_fd"), "{none:?}");
+    }
+
+    #[test]
+    fn recvmsg_is_left_out_where_its_beginning_is_not_seen() {
+        let mut features = recent();
+        features
+            .syscall_exits
+            .retain(|name| *name != "sys_enter_recvmsg");
+        let some = hook(&features, HookName::Descriptors);
+        assert!(
+            some.ways[2]
+                .attachments
+                .iter()
+                .all(|one| one.program == "descriptors_tracepoint")
+        );
+    }
+
+    #[test]
+    fn operations_of_io_uring_are_hooked_one_by_one() {
+        let uring = hook(&recent(), HookName::IoUringDescriptors);
+        assert_eq!(uring.ways[0].attachments.len(), 3, "{uring:?}");
+        assert_eq!(uring.ways[1].attachments.len(), 6, "{uring:?}");
+        let mut features = recent();
+        features.functions.remove("io_openat");
+        let uring = hook(&features, HookName::IoUringDescriptors);
+        assert_eq!(tiers(&uring), [Tier::Tracepoint]);
     }
 
     #[test]

@@ -8,20 +8,23 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
 use turnaway_common::{
-    ClosedListener, FailureCount, FailureKey, ListenerStats,
+    ClosedListener, FailureCount, FailureKey, ListenerStats, Reason,
     layout::{Counters, KernelFilter, Settings, lost},
 };
 
 use super::{
-    attach::{Attached, Attacher, HookStatus},
+    attach::{Attached, Attacher, HookStatus, Missed},
     btf::Btf,
     features, jiffies, offsets,
     plan::{self, HookName, HookPlan, Target},
 };
-use crate::event::{Closed, Count, Failure, Listener, Tier};
+use crate::event::{Closed, Count, Failure, Listener, ProcessId, Tier};
 
 /// The kernel side, built by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURNAWAY_BPF_OBJECT"));
+
+/// So many tracepoints of system calls are removed quickly: the kernel waits for each.
+const QUICK: usize = 8;
 
 /// What to capture and how.
 #[derive(Clone, Debug)]
@@ -58,8 +61,9 @@ pub struct Losses {
     /// Failures that found the counter map full, connections being made that found theirs
     /// full and may have failed later, and records this version cannot read: counted in no key.
     pub map: u64,
-    /// Runs of a program that the kernel had to leave out; `None` where it does not say.
-    pub missed: Option<u64>,
+    /// Runs of a program that the kernel had to leave out, of hooks that see nothing but what was
+    /// asked of them; `None` where it does not say.
+    pub missed: Missed,
 }
 
 /// A capture in progress. Dropping it removes every hook.
@@ -73,9 +77,11 @@ pub struct Session {
     lost: PerCpuArray<MapData, u64>,
     listeners: HashMap<MapData, u64, ListenerStats>,
     closed: HashMap<MapData, u64, ClosedListener>,
+    pressed: HashMap<MapData, u32, u64>,
     ring: Ring,
     unreadable: u64,
-    missed: Option<u64>,
+    /// By hook, once they are gone.
+    missed: Vec<(HookName, Missed)>,
     /// Owns the programs.
     ebpf: Option<Ebpf>,
 }
@@ -122,7 +128,10 @@ impl Session {
             _ => Counters::NONE,
         };
         let jiffy = jiffies::length();
-        let settings = settings(options, &plans, jiffy);
+        let settings = Settings {
+            inotify: u32::from(plan::sees_inotify(&features)),
+            ..settings(options, &plans, jiffy)
+        };
         let (offsets, absent) = offsets::offsets(&btf);
         log::debug!("not in this kernel's BTF: {absent:?}");
         let syscall_layout = offsets::syscall_layout(&btf);
@@ -169,9 +178,10 @@ impl Session {
             lost: map("LOST")?.try_into()?,
             listeners: map("LISTENERS")?.try_into()?,
             closed: map("CLOSED")?.try_into()?,
+            pressed: map("PRESSED")?.try_into()?,
             ring: Ring(map("EXEMPLARS")?.try_into()?),
             unreadable: 0,
-            missed: None,
+            missed: Vec::new(),
             ebpf: Some(ebpf),
         })
     }
@@ -265,6 +275,23 @@ impl Session {
             .collect()
     }
 
+    /// Processes that were given a descriptor near their limit since the last call, or were
+    /// refused one.
+    pub fn take_pressed(&mut self) -> Vec<ProcessId> {
+        let entries: Vec<(u32, u64)> = self.pressed.iter().filter_map(Result::ok).collect();
+        for (pid, _) in &entries {
+            // Another entry may have taken its room.
+            let _ = self.pressed.remove(pid);
+        }
+        entries
+            .into_iter()
+            .map(|(pid, start_boottime_ns)| ProcessId {
+                pid,
+                start_boottime_ns,
+            })
+            .collect()
+    }
+
     /// Whether a hook is in place.
     #[must_use]
     pub fn is_hooked(&self, name: HookName) -> bool {
@@ -283,15 +310,33 @@ impl Session {
         })
     }
 
-    /// Removes every hook. What was captured until now can still be read.
+    /// Removes every hook, unless the kernel would take long for that: such go with the session.
+    /// What was captured until now can still be read.
     pub fn detach(&mut self) -> Result<()> {
+        let tracepoints = |target: &Target| matches!(target, Target::Tracepoint(..));
+        let is_slow = self
+            .hooks
+            .iter()
+            .filter_map(|hook| hook.attached.as_ref())
+            .any(|(_, targets)| targets.iter().filter(|one| tracepoints(one)).count() > QUICK);
+        if is_slow {
+            return Ok(());
+        }
         if let Some(attached) = self.attached.take() {
-            self.missed = attached.missed();
+            self.missed = misses(&attached);
             drop(attached);
             self.ebpf = None;
             wait_for_programs().context("cannot wait for the programs to end")?;
         }
         Ok(())
+    }
+
+    /// Runs of each hook's programs that the kernel left out, since the start.
+    #[must_use]
+    pub fn missed(&self) -> Vec<(HookName, Missed)> {
+        self.attached
+            .as_ref()
+            .map_or_else(|| self.missed.clone(), misses)
     }
 
     /// What was not seen or not kept, since the start.
@@ -306,9 +351,21 @@ impl Session {
         Ok(Losses {
             ring: slot(lost::RING)?,
             map: slot(lost::MAP)? + slot(lost::CONNECTING)? + self.unreadable,
-            missed: self.attached.as_ref().map_or(self.missed, Attached::missed),
+            missed: self
+                .missed()
+                .iter()
+                .filter(|(hook, _)| !hook.is_mostly_of_others())
+                .map(|(_, missed)| *missed)
+                .sum(),
         })
     }
+}
+
+fn misses(attached: &Attached) -> Vec<(HookName, Missed)> {
+    HookName::ALL
+        .iter()
+        .map(|hook| (*hook, attached.missed(*hook)))
+        .collect()
 }
 
 /// What the programs are told of the plan.
@@ -341,6 +398,8 @@ fn settings(options: &Options, plans: &[HookPlan], jiffy: Option<Duration>) -> S
         uring_accepted: u32::from(traced),
         final_drops: u32::from(polled),
         slow_ns: u64::try_from(options.slow.as_nanos()).unwrap_or(u64::MAX),
+        pressure: u32::from(options.filter.reasons & (1 << Reason::FdPressure as u16) != 0),
+        inotify: 0,
     }
 }
 

@@ -2,6 +2,9 @@
 
 use super::attach::HookStatus;
 
+/// Most places of a hook that are named.
+const TARGETS: usize = 6;
+
 /// One line per way that was refused or failed.
 #[must_use]
 pub fn refusals(hooks: &[HookStatus]) -> String {
@@ -25,6 +28,11 @@ pub fn targets(hook: &HookStatus) -> String {
             let mut targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
             // Two programs may sit at one place.
             targets.dedup();
+            let more = targets.len().saturating_sub(TARGETS);
+            targets.truncate(TARGETS);
+            if more > 0 {
+                targets.push(format!("{more} more"));
+            }
             targets.join(" + ")
         })
 }

@@ -298,6 +298,8 @@ fn count(
         if count > 0 {
             counts.push(Count {
                 key: Key {
+                    call: None,
+                    level: None,
                     target: None,
                     process: None,
                     socket_inode: Some(grown.inode),

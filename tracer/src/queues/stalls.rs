@@ -123,6 +123,8 @@ impl Stalls {
                 let failure = |since_ns: u64| Failure {
                     target_path: None,
                     key: Key {
+                        call: None,
+                        level: None,
                         target: None,
                         process: None,
                         socket_inode: Some(found.inode),
@@ -136,6 +138,7 @@ impl Stalls {
                     listener: listener_of(found, namespace.inode),
                     peer: oldest.map(|oldest| oldest.peer),
                     waited_ns: Some(now_ns.saturating_sub(since_ns)),
+                    descriptors: None,
                     ended: false,
                 };
                 match (began, queue.stalled_ns) {

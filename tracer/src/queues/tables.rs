@@ -126,6 +126,8 @@ fn count(
     let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
     Count {
         key: Key {
+            call: None,
+            level: None,
             process: None,
             socket_inode: None,
             target: Some(Target::Netns(netns)),

@@ -85,6 +85,9 @@ pub struct Hook {
     pub target: Option<String>,
     /// What became of it.
     pub status: HookState,
+    /// Runs of its programs that the kernel left out; `None` where it does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
     /// Why no better tier, or none at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

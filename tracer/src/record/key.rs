@@ -9,7 +9,7 @@ use super::{Clock, clock::rfc3339};
 use crate::{
     attribute::{Container, Holder, Party, Runtime, Who},
     errno,
-    event::{Address, Key, Listener, Op, Process, Target, Tier},
+    event::{Address, Descriptors, Key, Listener, Op, Process, Target, Tier},
     text,
 };
 
@@ -57,6 +57,9 @@ pub struct KeyFields {
     /// Descriptors and their limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fd: Option<FdFields>,
+    /// How full the table is that fills up: the level that was crossed, percent of its limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<u8>,
     /// What kind of hook saw it.
     pub tier: Tier,
 }
@@ -273,6 +276,7 @@ impl KeyFields {
                     let far = who.far.as_ref().and_then(|far| far.listener.as_ref());
                     far.map(|far| ListenerFields::new(Some(far.inode), &far.listener))
                 }
+                _ if key.reason.is_of_descriptors() => None,
                 Some(Target::Netns(_)) => None,
                 _ => Some(ListenerFields::new(key.socket_inode, listener)),
             },
@@ -297,7 +301,8 @@ impl KeyFields {
                 }),
                 _ => None,
             },
-            fd: party.and_then(|party| FdFields::new(key.op, &party.facts, fd_used)),
+            fd: party.and_then(|party| FdFields::new(key, &party.facts, fd_used)),
+            level: key.level,
             tier: key.tier,
         }
     }
@@ -306,6 +311,8 @@ impl KeyFields {
 /// What was going on, where no system call says.
 fn operation(key: &Key) -> Option<&'static str> {
     match (key.reason, key.op) {
+        (Reason::FdExhausted, Op::IoUring) => Some(key.call.unwrap_or("io_uring")),
+        (reason, _) if reason.is_of_descriptors() => None,
         (reason, Op::IoUring) if reason.is_of_connect() => Some("io_uring_connect"),
         (reason, _) if reason.is_of_connect() => Some("connect"),
         (Reason::QueueSynOverflow | Reason::QueueSynFlood, _) => Some("syn"),
@@ -436,14 +443,25 @@ impl ListenerFields {
 }
 
 impl FdFields {
-    fn new(op: Op, process: &Process, used: Option<u64>) -> Option<Self> {
+    /// The fields of the host's table of files.
+    #[must_use]
+    pub fn of_table(table: Descriptors) -> Self {
+        Self {
+            used: Some(table.used),
+            limit: table.limit,
+            ..Self::default()
+        }
+    }
+
+    fn new(key: &Key, process: &Process, used: Option<u64>) -> Option<Self> {
         let limit = process.nofile;
         let fields = Self {
             used,
             limit: limit.and_then(|limit| limit.soft),
             unlimited: limit.and_then(|limit| limit.soft.is_none().then_some(true)),
             limit_copied: limit
-                .filter(|_| op == Op::IoUring)
+                // Which limit an operation of another kind copied is not known.
+                .filter(|_| key.op == Op::IoUring && !key.reason.is_of_descriptors())
                 .map(|limit| limit.copied),
         };
         (fields != Self::default()).then_some(fields)

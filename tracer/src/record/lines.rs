@@ -2,11 +2,10 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use turnaway_common::Reason;
 
 use super::{
-    Clock, Failures, HoldingsFields, Hook, KeyFields, ListeningFields, Lost, PeerFields, Run,
-    SCHEMA, clock::rfc3339,
+    Clock, Failures, FdFields, HoldingsFields, Hook, KeyFields, ListeningFields, Lost, PeerFields,
+    Run, SCHEMA, clock::rfc3339,
 };
 use crate::{
     attribute::{Who, holdings::Holdings},
@@ -62,12 +61,13 @@ impl Event {
     ) -> Self {
         let mut key = KeyFields::new(&failure.key, &failure.listener, who, fd_used, clock);
         key.peer = key.peer.or(failure.peer.map(PeerFields::new));
+        key.fd = key.fd.or(failure.descriptors.map(FdFields::of_table));
         Self {
             head: Head::new("event", clock.wall_of_monotonic(failure.monotonic_ns), host),
             monotonic_ns: failure.monotonic_ns,
             key,
             waited_ns: failure.waited_ns,
-            state: (failure.key.reason == Reason::QueueStalled).then_some(if failure.ended {
+            state: failure.key.reason.lasts().then_some(if failure.ended {
                 "ended"
             } else {
                 "began"

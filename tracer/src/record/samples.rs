@@ -12,7 +12,8 @@ use crate::{
         Container, Far, FarListener, Holder, Holders, Identity, Parent, Pod, Runtime, Who,
     },
     event::{
-        Address, Failure, Key, Listener, NofileLimit, Op, Process, ProcessId, Queue, Target, Tier,
+        Address, Descriptors, Failure, Key, Listener, NofileLimit, Op, Process, ProcessId, Queue,
+        Target, Tier,
     },
 };
 
@@ -74,6 +75,8 @@ pub(crate) fn rich_parts() -> (Failure, Identity) {
     let failure = Failure {
         target_path: None,
         key: Key {
+            call: None,
+            level: None,
             target: None,
             process: Some(PROCESS),
             socket_inode: Some(31_337),
@@ -112,6 +115,7 @@ pub(crate) fn rich_parts() -> (Failure, Identity) {
         },
         peer: Some(SocketAddr::from(([10, 1, 2, 3], 40_000))),
         waited_ns: Some(612_000_000),
+        descriptors: None,
         ended: false,
     };
     let identity = Identity {
@@ -145,6 +149,8 @@ pub(crate) fn minimal() -> (Failure, Who) {
     let failure = Failure {
         target_path: None,
         key: Key {
+            call: None,
+            level: None,
             target: None,
             process: Some(ProcessId {
                 pid: 1,
@@ -180,6 +186,7 @@ pub(crate) fn minimal() -> (Failure, Who) {
         },
         peer: None,
         waited_ns: None,
+        descriptors: None,
         ended: false,
     };
     let who = whose(&failure, Identity::default());
@@ -278,6 +285,42 @@ pub(crate) fn of_connect(reason: Reason) -> (Failure, Who) {
     (failure, who)
 }
 
+/// Descriptors that a call could not have, or a table that fills up.
+pub(crate) fn of_descriptors(reason: Reason) -> (Failure, Who) {
+    let (mut failure, mut who) = rich();
+    let exhausted = reason == Reason::FdExhausted;
+    failure.key = Key {
+        socket_inode: None,
+        reason,
+        errno: exhausted.then_some(24),
+        op: if exhausted { Op::Syscall } else { Op::Network },
+        tier: if exhausted {
+            Tier::Trampoline
+        } else {
+            Tier::Poll
+        },
+        call: exhausted.then_some("openat"),
+        level: (!exhausted).then_some(90),
+        ..failure.key
+    };
+    failure.listener = Listener::default();
+    failure.peer = None;
+    failure.waited_ns = None;
+    failure.descriptors = (!exhausted).then_some(Descriptors {
+        used: 930,
+        limit: Some(1_024),
+    });
+    if let Some(party) = &mut who.party {
+        party.facts.syscall = failure.key.call;
+    }
+    if reason == Reason::FdTablePressure {
+        failure.key.process = None;
+        failure.process = None;
+        who = Who::default();
+    }
+    (failure, who)
+}
+
 /// A hook in place and one that could not be.
 pub(crate) fn hooks() -> Vec<Hook> {
     vec![
@@ -286,6 +329,7 @@ pub(crate) fn hooks() -> Vec<Hook> {
             tier: Some(Tier::Trampoline),
             target: Some("fexit/__sys_accept4".to_owned()),
             status: HookState::Attached,
+            missed: Some(0),
             detail: None,
         },
         Hook {
@@ -293,6 +337,7 @@ pub(crate) fn hooks() -> Vec<Hook> {
             tier: None,
             target: None,
             status: HookState::Unavailable,
+            missed: None,
             detail: Some("io_accept is not in this kernel's BTF".to_owned()),
         },
     ]

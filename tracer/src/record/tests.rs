@@ -64,6 +64,19 @@ fn all_samples() -> Vec<(Failure, Who)> {
     waited.key.errno = None;
     waited.waited_ns = Some(900_000_000);
     samples.push((waited, who));
+    for reason in [
+        Reason::FdExhausted,
+        Reason::FdPressure,
+        Reason::FdTablePressure,
+    ] {
+        samples.push(samples::of_descriptors(reason));
+    }
+    for call in [Some("io_uring_openat"), None] {
+        let (mut uring, who) = samples::of_descriptors(Reason::FdExhausted);
+        uring.key.op = Op::IoUring;
+        uring.key.call = call;
+        samples.push((uring, who));
+    }
     let (mut uring, who) = samples::of_connect(Reason::ConnectTimeout);
     uring.key.op = Op::IoUring;
     uring.key.target = Some(Target::Vsock { cid: 2, port: 1 });
@@ -513,4 +526,34 @@ fn a_clock_is_all_that_times_depend_on() {
 fn the_schema_knows_every_reason() {
     let codes: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     assert_eq!(schema()["$defs"]["reason"]["enum"], json!(codes));
+}
+
+#[test]
+fn descriptors_have_no_listener_and_say_what_asked_for_them() {
+    let (failure, who) = samples::of_descriptors(Reason::FdExhausted);
+    let record = event(&failure, &who, Some(1_024));
+    assert_eq!(record["reason"], "fd.exhausted");
+    assert_eq!(record["syscall"], "openat");
+    assert_eq!(record["fd"], json!({"used": 1_024, "limit": 1_024}));
+    for absent in ["listener", "op", "level", "state"] {
+        assert_eq!(record.get(absent), None, "{absent}");
+    }
+
+    let (failure, who) = samples::of_descriptors(Reason::FdPressure);
+    let record = event(&failure, &who, Some(930));
+    assert_eq!(record["level"], 90);
+    assert_eq!(record["state"], "began");
+    assert_eq!(record["fd"], json!({"used": 930, "limit": 1_024}));
+    assert_eq!(record["process"]["pid"], 812);
+    for absent in ["listener", "op", "syscall", "errno"] {
+        assert_eq!(record.get(absent), None, "{absent}");
+    }
+    assert_eq!(count(&failure, &who)["level"], 90);
+
+    let (mut failure, who) = samples::of_descriptors(Reason::FdTablePressure);
+    failure.ended = true;
+    let record = event(&failure, &who, None);
+    assert_eq!(record["state"], "ended");
+    assert_eq!(record["fd"], json!({"used": 930, "limit": 1_024}));
+    assert_eq!(record.get("process"), None);
 }

@@ -33,12 +33,16 @@ pub fn listener(listener: &Listener) -> Option<String> {
     }
 }
 
-/// What a failure is about: a listener, `-> ` and what was to be connected to, or a network
-/// namespace.
+/// What a failure is about: a listener, a call, how full a table is, a network namespace, or `-> ` and
+/// what was to be connected to.
 #[must_use]
 pub fn about(key: &Key, listener: &Listener, who: &Who) -> Option<String> {
     if let Some(Target::Netns(netns)) = key.target {
         return Some(format!("net:[{netns}]"));
+    }
+    if key.reason.is_of_descriptors() {
+        let level = key.level.map(|level| format!("from {level} %"));
+        return level.or_else(|| key.call.map(|call| format!("{call}()")));
     }
     if !key.reason.is_of_connect() {
         return self::listener(listener);

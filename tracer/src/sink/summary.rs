@@ -75,6 +75,8 @@ fn group<'a>(totals: &[Failures<'a>]) -> Vec<Failures<'a>> {
             key.target,
             key.reason,
             key.errno,
+            key.call,
+            key.level,
         );
         // Without a socket, the descriptor is all that tells listeners apart.
         let descriptor = total.listener.fd.filter(|_| key.socket_inode.is_none());
@@ -229,8 +231,14 @@ fn lost(text: &Text, run: &Run<'_>, lines: &mut Vec<String>) {
             "lost: {output} lines were not written: the reader was too slow (totals have them)"
         )));
     }
+    let few = run.hooks.iter().any(|hook| hook.missed > Some(0));
     if lines.len() == before && lost.missed.is_some() {
-        lines.push(if blind {
+        lines.push(if few {
+            text.odd(
+                "Nothing else was lost than runs of hooks that are named below, nearly all of them \
+                 of calls that succeeded.",
+            )
+        } else if blind {
             text.odd("Nothing was lost of what was watched; what was not is named below.")
         } else {
             text.good("Nothing was lost: the totals are exact.")
@@ -257,7 +265,15 @@ fn hooks(text: &Text, hooks: &[Hook], lines: &mut Vec<String>) {
                 let tier = hook
                     .tier
                     .map_or(String::new(), |tier| format!(" ({})", tier.name()));
-                let detail = detail.map_or(String::new(), |detail| format!("; {detail}"));
+                let mut detail = detail.map_or(String::new(), |detail| format!("; {detail}"));
+                if let Some(missed) = hook.missed.filter(|missed| *missed > 0) {
+                    // Writing to a string cannot fail.
+                    let _ = write!(
+                        detail,
+                        "; the kernel left out {} of its runs",
+                        text.number(missed)
+                    );
+                }
                 lines.push(format!("Hook {name}: {target}{tier}{detail}"));
             }
             HookState::Unavailable => {

@@ -119,9 +119,20 @@ impl Text {
             listener.queue.map_or_else(unknown, |queue| {
                 format!("{}/{}", queue.depth, queue.backlog)
             }),
-            party.map_or_else(unknown, |party| descriptors(fd_used, party.facts.nofile)),
+            match (party, failure.descriptors) {
+                (Some(party), _) => descriptors(fd_used, party.facts.nofile),
+                (None, Some(table)) => descriptors(Some(table.used), Some(table.into())),
+                (None, None) => unknown(),
+            },
         ];
-        let mut place = place(who);
+        let mut place = if key.reason == Reason::FdTablePressure {
+            "(the whole host)".to_owned()
+        } else {
+            place(who)
+        };
+        if key.reason.is_of_descriptors() && failure.ended {
+            place.push_str(" has room again");
+        }
         if let Some(server) = who.far.as_ref().and_then(|far| far.server.as_ref()) {
             let name = server.comm.as_deref().map_or_else(unknown, text::terminal);
             // Writing to a string cannot fail.
@@ -222,6 +233,7 @@ impl Text {
     pub fn whose(&self, failures: &Failures<'_>) -> String {
         match &failures.who.party {
             Some(party) => format!("process {}", party.id.pid),
+            None if failures.key.reason.is_of_descriptors() => "the host".to_owned(),
             None => name::about(failures.key, failures.listener, failures.who)
                 .unwrap_or_else(|| "an unknown listener".to_owned()),
         }
@@ -336,6 +348,8 @@ pub(super) fn who(failures: &Failures<'_>) -> String {
 fn about(failures: &Failures<'_>) -> String {
     match name::about(failures.key, failures.listener, failures.who) {
         Some(target) if failures.key.reason.is_of_connect() => target,
+        Some(call) if failures.key.reason.is_of_descriptors() => call,
+        None if failures.key.reason.is_of_descriptors() => "in some call".to_owned(),
         Some(listener) => format!("on {listener}"),
         None if failures.key.reason.is_of_connect() => "to an unknown address".to_owned(),
         None => "on an unknown listener".to_owned(),

@@ -1,5 +1,6 @@
 //! `turnaway trace`: from the kernel to the lines, until it is told to stop.
 
+mod descriptors;
 mod output;
 mod pipeline;
 mod watch;
@@ -18,6 +19,7 @@ use tokio::{
 };
 use turnaway_common::Reason;
 
+use descriptors::Watched;
 pub use output::Format;
 use pipeline::{Pipeline, READING};
 use watch::{Look, Watch};
@@ -79,7 +81,8 @@ async fn trace(options: &Options) -> Result<()> {
     let blind = |hook: &HookStatus| hook.attached.is_none();
     let hooks = session.hooks();
     // Where none is wanted, what is polled is all that is.
-    if !hooks.is_empty() && hooks.iter().all(blind)
+    let wants = |reason: Reason| options.session.filter.reasons & (1 << reason as u16) != 0;
+    if !hooks.is_empty() && hooks.iter().all(blind) && !wants(Reason::FdTablePressure)
         || hooks
             .iter()
             .any(|hook| hook.hook == HookName::Accept && blind(hook))
@@ -149,6 +152,7 @@ struct Run<'a> {
     /// What looks at queues, if that is wanted.
     queues: Option<Queues>,
     sheds: Sheds,
+    descriptors: Watched,
     jiffy: Option<Duration>,
 }
 
@@ -191,6 +195,9 @@ impl<'a> Run<'a> {
             pipeline: Pipeline::new(options),
             queues,
             sheds: Sheds::default(),
+            descriptors: Watched::new(
+                options.session.filter.reasons & (1 << Reason::FdTablePressure as u16) != 0,
+            ),
             jiffy: jiffies::length(),
         })
     }
@@ -282,6 +289,11 @@ impl<'a> Run<'a> {
             self.note_acceptor(count.key.op, count.key.socket_inode);
             self.pipeline.count(count, now);
         }
+        let noted = self.session.take_pressed();
+        let since_ns = self.descriptors.looked_ns();
+        for stall in self.descriptors.look(noted, &mut self.pipeline) {
+            self.pipeline.stall(stall, Some(since_ns), now);
+        }
         self.pipeline.write_rest(now);
         Ok(())
     }
@@ -346,7 +358,7 @@ impl<'a> Run<'a> {
         }
         for stall in stalls {
             self.note_acceptor(Op::Network, stall.failure.key.socket_inode);
-            self.pipeline.stall(stall, now);
+            self.pipeline.stall(stall, None, now);
         }
     }
 
@@ -389,7 +401,9 @@ impl<'a> Run<'a> {
             }
         }
         let losses = self.session.losses()?;
+        let missed = self.session.missed();
+        let hooks = (self.session.hooks(), missed.as_slice());
         self.pipeline
-            .finish(losses, self.session.hooks(), listeners, see, self.jiffy)
+            .finish(losses, hooks, listeners, see, self.jiffy)
     }
 }

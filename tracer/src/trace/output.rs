@@ -14,7 +14,12 @@ use crate::{
     aggregate::Total,
     attribute::{Who, holdings::Holdings},
     event::{Count, Failure, Key, ProcessId, Tier},
-    kernel::{attach::HookStatus, session::Losses, words},
+    kernel::{
+        attach::{HookStatus, Missed},
+        plan::HookName,
+        session::Losses,
+        words,
+    },
     record::{Clock, CountRecord, Event, Failures, Hook, HookState, Listening, Lost, Run, Summary},
     sink::{
         self,
@@ -74,6 +79,8 @@ pub(super) struct End<'a> {
     pub(super) lost_lines: u64,
     /// The hooks.
     pub(super) hooks: &'a [HookStatus],
+    /// How many runs of each the kernel left out.
+    pub(super) missed: &'a [(HookName, Missed)],
     /// What went well.
     pub(super) listeners: &'a [Listening],
 }
@@ -186,7 +193,14 @@ impl Output {
                 approximate: total.approximate,
             })
             .collect();
-        let mut hooks: Vec<Hook> = end.hooks.iter().map(hook).collect();
+        let mut hooks: Vec<Hook> = end
+            .hooks
+            .iter()
+            .map(|status| {
+                let missed = end.missed.iter().find(|(name, _)| *name == status.hook);
+                hook(status, missed.and_then(|(_, missed)| *missed))
+            })
+            .collect();
         if self.text.is_some() {
             // Why a hook works in no better tier is doctor's to explain.
             for hook in hooks.iter_mut().filter(|hook| hook.target.is_some()) {
@@ -231,7 +245,7 @@ impl Output {
     }
 }
 
-fn hook(status: &HookStatus) -> Hook {
+fn hook(status: &HookStatus, missed: Missed) -> Hook {
     let refused: Vec<String> = status
         .refused
         .iter()
@@ -246,6 +260,7 @@ fn hook(status: &HookStatus) -> Hook {
         } else {
             HookState::Unavailable
         },
+        missed: missed.filter(|_| status.attached.is_some()),
         detail: (!refused.is_empty()).then(|| refused.join("; ")),
     }
 }

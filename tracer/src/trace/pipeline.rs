@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Result;
 use tokio::time::Instant;
-use turnaway_common::{ListenerStats, Reason};
+use turnaway_common::{ListenerStats, Reason, reason::errno};
 
 use super::{
     Options,
@@ -17,12 +17,17 @@ use super::{
 };
 use crate::{
     advice::{
-        AboutConnect, AboutListener, Advice, Advised, System, advise_connect, advise_listener,
+        AboutConnect, AboutListener, Advice, Advised, System, advise_connect, advise_descriptors,
+        advise_listener, advise_table,
     },
     aggregate::{Total, Totals},
     attribute::{Adopted, Attributor, Far, Who, holdings::Holdings},
     event::{AF_UNIX, Address, Count, Failure, Key, Listener, Process, ProcessId},
-    kernel::{attach::HookStatus, session::Losses},
+    kernel::{
+        attach::{HookStatus, Missed},
+        plan::HookName,
+        session::Losses,
+    },
     queues::Stall,
     record::{Clock, Listening, Seen},
     sink::stdout::Stdout,
@@ -57,7 +62,7 @@ pub(super) struct Pipeline<'a> {
     /// Who accepts, by socket inode of the listener.
     acceptors: HashMap<u64, ProcessId>,
     /// Processes whose descriptors were looked at.
-    held: HashSet<ProcessId>,
+    held: HashSet<(ProcessId, Reason)>,
     /// Time left for that until the next reading.
     holdings_left: Duration,
     lines: u64,
@@ -142,10 +147,13 @@ impl<'a> Pipeline<'a> {
         let show = !self.options.quiet && !self.done();
         let mut shown = false;
         if show {
-            let used = who
-                .party
-                .as_ref()
-                .and_then(|party| self.attributor.open_descriptors(party.id));
+            let used = match failure.descriptors {
+                Some(descriptors) => Some(descriptors.used),
+                None => who
+                    .party
+                    .as_ref()
+                    .and_then(|party| self.attributor.open_descriptors(party.id)),
+            };
             let holdings = self.holdings(&failure);
             let attributor = &self.attributor;
             let system = self.system;
@@ -164,13 +172,20 @@ impl<'a> Pipeline<'a> {
         self.totals.exemplar(&failure, shown && !failure.ended);
     }
 
-    /// What holds the descriptors of a process that ran out of them, once for each.
+    /// What holds the descriptors of a process that ran out of them or soon will, once for each
+    /// of these reasons.
     fn holdings(&mut self, failure: &Failure) -> Option<Holdings> {
         let id = failure.key.process?;
-        if failure.key.reason != Reason::AcceptEmfile
+        let is_full = match failure.key.reason {
+            Reason::AcceptEmfile => true,
+            Reason::FdExhausted => failure.key.errno != Some(errno::ENFILE),
+            Reason::FdPressure => !failure.ended,
+            _ => false,
+        };
+        if !is_full
             || self.holdings_left.is_zero()
             || self.held.len() >= HELD
-            || !self.held.insert(id)
+            || !self.held.insert((id, failure.key.reason))
         {
             return None;
         }
@@ -293,8 +308,16 @@ impl<'a> Pipeline<'a> {
         }
     }
 
+    /// A process that may be near its limit of descriptors, and how many it has open; `None` if it
+    /// has ended.
+    pub(super) fn near_limit(&self, id: ProcessId) -> Option<(Process, Option<u64>)> {
+        let process = self.attributor.facts(id)?;
+        Some((process, self.attributor.open_descriptors(id)))
+    }
+
     /// A stall that began is a failure; what ended is told, and counted no more.
-    pub(super) fn stall(&mut self, stall: Stall, now: Instant) {
+    /// `since_ns` is when it was last looked at before.
+    pub(super) fn stall(&mut self, stall: Stall, since_ns: Option<u64>, now: Instant) {
         let failure = stall.failure;
         if stall.ended {
             self.totals.waited(&failure);
@@ -304,9 +327,9 @@ impl<'a> Pipeline<'a> {
         let count = Count {
             key: failure.key,
             count: 1,
-            first_ns: failure.monotonic_ns,
+            first_ns: since_ns.unwrap_or(failure.monotonic_ns),
             last_ns: failure.monotonic_ns,
-            process: None,
+            process: failure.process.clone(),
             listener: failure.listener.clone(),
             waited_max_ns: failure.waited_ns,
             approximate: false,
@@ -324,7 +347,7 @@ impl<'a> Pipeline<'a> {
     pub(super) fn finish(
         mut self,
         losses: Losses,
-        hooks: &[HookStatus],
+        hooks: (&[HookStatus], &[(HookName, Missed)]),
         listeners: Vec<(u64, ListenerStats)>,
         see: Seen,
         jiffy: Option<Duration>,
@@ -360,7 +383,12 @@ impl<'a> Pipeline<'a> {
         listening
     }
 
-    fn summary(&mut self, losses: Losses, hooks: &[HookStatus], listeners: &[Listening]) -> String {
+    fn summary(
+        &mut self,
+        losses: Losses,
+        (hooks, missed): (&[HookStatus], &[(HookName, Missed)]),
+        listeners: &[Listening],
+    ) -> String {
         let totals: Vec<(Key, Total)> = self
             .totals
             .sorted()
@@ -381,6 +409,7 @@ impl<'a> Pipeline<'a> {
             losses,
             lost_lines: self.lost_lines,
             hooks,
+            missed,
             listeners,
         };
         let attributor = &self.attributor;
@@ -423,19 +452,25 @@ fn advise(
             },
         );
     }
-    if let (Some(party), Some(errno)) = (party, key.errno) {
-        return crate::advice::advise(
-            key.reason,
-            &Advised {
-                pid: party.id.pid,
-                identity: &party.identity,
-                errno,
-                op: key.op,
-                nofile: party.facts.nofile,
-                limits: attributor.nofile_limits(party.id),
-                system,
-            },
-        );
+    if key.reason == Reason::FdTablePressure {
+        return advise_table(system);
+    }
+    if let Some(party) = party {
+        let about = |errno| Advised {
+            pid: party.id.pid,
+            identity: &party.identity,
+            errno,
+            op: key.op,
+            nofile: party.facts.nofile,
+            limits: attributor.nofile_limits(party.id),
+            system,
+        };
+        if key.reason.is_of_descriptors() {
+            return advise_descriptors(key.reason, &about(key.errno.unwrap_or(0)), key.call);
+        }
+        if let Some(errno) = key.errno {
+            return crate::advice::advise(key.reason, &about(errno));
+        }
     }
     advise_listener(
         key.reason,

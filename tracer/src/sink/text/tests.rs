@@ -477,6 +477,7 @@ fn no_bytes_from_outside_reach_the_terminal_as_control_characters() {
             tier: None,
             target: Some(text(&mut state)),
             status: HookState::Attached,
+            missed: Some(1),
             detail: Some(text(&mut state)),
         }];
         let advice = Advice {
@@ -504,5 +505,34 @@ fn no_bytes_from_outside_reach_the_terminal_as_control_characters() {
                 "{shown:?}"
             );
         }
+    }
+}
+
+#[test]
+fn descriptors_are_shown_with_what_asked_for_them() {
+    let line = |reason, ended| {
+        let (mut failure, who) = samples::of_descriptors(reason);
+        failure.ended = ended;
+        let used = failure.descriptors.map(|descriptors| descriptors.used);
+        plain().event(&failure, &who, used.or(Some(1_024)), &clock())
+    };
+    let exhausted = line(Reason::FdExhausted, false);
+    for part in [
+        "fd.exhausted",
+        "EMFILE",
+        "pgbouncer",
+        "openat()",
+        "1024/1024",
+    ] {
+        assert!(exhausted.contains(part), "{part}: {exhausted}");
+    }
+    let near = line(Reason::FdPressure, false);
+    for part in ["fd.pressure", "from 90 %", "930/1024"] {
+        assert!(near.contains(part), "{part}: {near}");
+    }
+    assert!(line(Reason::FdPressure, true).ends_with("has room again"));
+    let table = line(Reason::FdTablePressure, false);
+    for part in ["fd.table_pressure", "930/1024", "(the whole host)"] {
+        assert!(table.contains(part), "{part}: {table}");
     }
 }
