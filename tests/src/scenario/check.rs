@@ -161,12 +161,24 @@ fn belongs(tally: &Tally, key: &Key) -> bool {
     }
 }
 
+/// Whether the kernel left runs of a hook out that may be (docs/limitations.md): kprobes that would
+/// interrupt others. What is not exact then is said to be so.
+#[must_use]
+pub fn left_out(records: &Records, tier: &str) -> bool {
+    tier == "kprobe" && records.summary.lost.missed.is_some_and(|missed| missed > 0)
+}
+
 /// What was lost, where nothing may be.
 #[must_use]
-pub fn losses(records: &Records) -> Option<String> {
+pub fn losses(records: &Records, tier: &str) -> Option<String> {
     let lost = records.summary.lost;
     let other = records.summary.other;
-    (lost.ring + lost.map + lost.missed.unwrap_or(0) + lost.output + other > 0)
+    let missed = if left_out(records, tier) {
+        0
+    } else {
+        lost.missed.unwrap_or(0)
+    };
+    (lost.ring + lost.map + missed + lost.output + other > 0)
         .then(|| format!("{lost:?}, other: {other}"))
 }
 

@@ -150,7 +150,14 @@ impl Stalls {
                             ended: false,
                         });
                     }
-                    (Some(_), Some(since_ns)) => queue.last = Some(failure(since_ns)),
+                    (Some(_), Some(since_ns)) => {
+                        let before = queue.last.take().and_then(|last| last.peer);
+                        let now = failure(since_ns);
+                        queue.last = Some(Failure {
+                            peer: now.peer.or(before),
+                            ..now
+                        });
+                    }
                     (None, Some(_)) => {
                         told.extend(queue.end(now_ns));
                         queue.since_ns = now_ns;
@@ -438,6 +445,9 @@ pub(super) mod tests {
             told.extend(stalls.poll(&queue, &waiting, |_| Served::Never, second * S));
         }
         assert_eq!(told.len(), 1, "{told:?}");
+        // Whose connection waits longest is known from before.
+        stalls.poll(&queue, &HashMap::new(), |_| Served::Never, 20 * S);
+        assert!(stalls.lasting()[0].peer.is_some());
     }
 
     #[test]
