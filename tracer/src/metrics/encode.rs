@@ -23,7 +23,7 @@ pub(super) fn encode(state: State, format: Format, now: Moment) -> Result<String
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Snapshot {
         state,
-        own: Own::read(now.wall),
+        own: Own::read(),
         now,
     }));
     let mut out = String::new();
@@ -64,10 +64,7 @@ fn family<L: EncodeLabelSet, V>(
     Family(name, unit, help): Family,
     kind: MetricType,
     rows: impl IntoIterator<Item = (L, V)>,
-    mut write: impl FnMut(
-        &mut prometheus_client::encoding::MetricEncoder<'_>,
-        V,
-    ) -> Result<(), Error>,
+    mut write: impl FnMut(&mut prometheus_client::encoding::MetricEncoder<'_>, V) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut rows = rows.into_iter().peekable();
     if rows.peek().is_none() {
@@ -85,9 +82,13 @@ fn counter<L: EncodeLabelSet>(
     about: Family,
     rows: impl IntoIterator<Item = (L, u64)>,
 ) -> Result<(), Error> {
-    family(encoder, about, MetricType::Counter, rows, |metric, value| {
-        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
-    })
+    family(
+        encoder,
+        about,
+        MetricType::Counter,
+        rows,
+        |metric, value| metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
+    )
 }
 
 fn gauge<L: EncodeLabelSet>(
@@ -181,7 +182,10 @@ impl Snapshot {
                 "Since a connection was last accepted",
             ),
             rows.iter().filter_map(|(labels, values)| {
-                let since = self.now.monotonic.saturating_duration_since(values.last_accept?);
+                let since = self
+                    .now
+                    .monotonic
+                    .saturating_duration_since(values.last_accept?);
                 Some((of(labels), since.as_secs_f64()))
             }),
         )?;
@@ -256,7 +260,11 @@ impl Snapshot {
             .processes
             .iter()
             .map(|row| {
-                let labels = [("pid", &*row.pid), ("comm", &*row.comm), ("unit", &*row.unit)];
+                let labels = [
+                    ("pid", &*row.pid),
+                    ("comm", &*row.comm),
+                    ("unit", &*row.unit),
+                ];
                 (labels, row.used, row.limit)
             })
             .collect();
@@ -492,7 +500,7 @@ impl Snapshot {
                 Some(Unit::Seconds),
                 "When turnaway started, Unix time",
             ),
-            own.started.map(|started| (ALONE, unix(started))),
+            self.state.started.map(|started| (ALONE, unix(started))),
         )
     }
 }

@@ -20,7 +20,10 @@ const MORE: char = '…';
 pub(super) fn clean(name: &[u8]) -> Arc<str> {
     // No more bytes than can matter: each becomes a quarter of a character at least.
     let name = &name[..name.len().min(4 * LONGEST)];
-    let parts: Vec<String> = name.split(|byte| *byte == b'\\').map(text::terminal).collect();
+    let parts: Vec<String> = name
+        .split(|byte| *byte == b'\\')
+        .map(text::terminal)
+        .collect();
     let value = parts.join("\\");
     match value.char_indices().nth(LONGEST) {
         None => value.into(),
@@ -98,7 +101,11 @@ mod tests {
 
     #[test]
     fn names_are_no_longer_than_a_label_may_be() {
-        for name in [vec![b'x'; 5000], vec![0xff; 5000], "é".repeat(300).into_bytes()] {
+        for name in [
+            vec![b'x'; 5000],
+            vec![0xff; 5000],
+            "é".repeat(300).into_bytes(),
+        ] {
             let value = clean(&name);
             assert_eq!(value.chars().count(), LONGEST, "{value}");
             assert!(value.ends_with(MORE));

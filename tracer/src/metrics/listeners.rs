@@ -114,7 +114,11 @@ impl ListenerLabels {
     fn of(state: &ListenerState) -> Self {
         Self {
             listener: label::address(state.address.as_ref()),
-            netns: state.netns.map(|netns| netns.to_string()).unwrap_or_default().into(),
+            netns: state
+                .netns
+                .map(|netns| netns.to_string())
+                .unwrap_or_default()
+                .into(),
             socket: state.inode.to_string().into(),
             comm: label::comm(&state.who),
             unit: label::unit(&state.who),
@@ -283,7 +287,8 @@ impl Listeners {
 impl Followed {
     /// Takes in what it is now; returns what it grew by, and its queue.
     fn grow(&mut self, state: &ListenerState, jiffy: Option<Duration>, now: Instant) -> Values {
-        let read = |reading: &mut Reading, value: Option<u64>| value.map(|value| reading.read(value));
+        let read =
+            |reading: &mut Reading, value: Option<u64>| value.map(|value| reading.read(value));
         let mut grown = Values {
             queue: state
                 .queue
@@ -306,7 +311,10 @@ impl Followed {
         values.queue = grown.queue;
         values.last_accept = state.since_accept.and_then(|since| now.checked_sub(since));
         // What is not told this time was all the same.
-        values.accepted = grown.accepted.map(|_| self.accepted.total).or(values.accepted);
+        values.accepted = grown
+            .accepted
+            .map(|_| self.accepted.total)
+            .or(values.accepted);
         values.shed = grown.shed.map(|_| self.shed.total).or(values.shed);
         values.cookies = grown.cookies.map(|_| self.cookies.total).or(values.cookies);
         if grown.waited.is_some() {

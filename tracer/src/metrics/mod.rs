@@ -237,6 +237,8 @@ struct State {
     incidents: Option<Incidents>,
     notifiers: BTreeMap<Arc<str>, NotifierState>,
     health: Option<OwnHealth>,
+    /// When this process started.
+    started: Option<SystemTime>,
 }
 
 impl Metrics {
@@ -252,6 +254,7 @@ impl Metrics {
             incidents: None,
             notifiers: BTreeMap::new(),
             health: None,
+            started: own::started(SystemTime::now()),
         };
         Self {
             config,
@@ -369,7 +372,10 @@ impl Metrics {
             .iter()
             .find(|hook| blind(hook) && (all || hook.hook == HookName::Accept))
         {
-            let why = hook.refused.as_deref().unwrap_or("no way to attach it here");
+            let why = hook
+                .refused
+                .as_deref()
+                .unwrap_or("no way to attach it here");
             return Err(format!("hook {} is not in place: {why}", hook.hook.name()));
         }
         let age = now.saturating_duration_since(health.read);

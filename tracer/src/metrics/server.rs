@@ -78,7 +78,9 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
             if !path.starts_with('/') {
-                return Err(format!("{path:?} is no absolute path, as in unix:/run/x.sock"));
+                return Err(format!(
+                    "{path:?} is no absolute path, as in unix:/run/x.sock"
+                ));
             }
             return Ok(Self::Unix(path.into()));
         }
@@ -105,7 +107,10 @@ pub struct Server {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, Bound),
+    Unix(
+        UnixListener,
+        #[expect(dead_code, reason = "held for its drop")] Bound,
+    ),
 }
 
 /// The name of a socket, which is taken away with it.
@@ -138,8 +143,8 @@ impl Server {
                 })?,
             Listen::Unix(path) => {
                 make_way(path)?;
-                let socket = unix(path)
-                    .with_context(|| format!("cannot serve metrics at {listen}"))?;
+                let socket =
+                    unix(path).with_context(|| format!("cannot serve metrics at {listen}"))?;
                 Socket::Unix(socket, Bound(path.clone()))
             }
         };
@@ -183,8 +188,12 @@ impl Server {
             let (metrics, turn) = (metrics.clone(), turn.clone());
             handles.push_back(connections.spawn(async move {
                 let answered = match stream {
-                    Stream::Tcp(stream) => timeout(PATIENCE, connection(stream, metrics, turn)).await,
-                    Stream::Unix(stream) => timeout(PATIENCE, connection(stream, metrics, turn)).await,
+                    Stream::Tcp(stream) => {
+                        timeout(PATIENCE, connection(stream, metrics, turn)).await
+                    }
+                    Stream::Unix(stream) => {
+                        timeout(PATIENCE, connection(stream, metrics, turn)).await
+                    }
                 };
                 match answered {
                     Ok(Ok(())) => {}
@@ -211,10 +220,16 @@ fn make_way(path: &Path) -> Result<()> {
         return Ok(());
     };
     if !there.file_type().is_socket() {
-        bail!("cannot serve metrics at {}: it exists and is no socket", path.display());
+        bail!(
+            "cannot serve metrics at {}: it exists and is no socket",
+            path.display()
+        );
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        bail!("cannot serve metrics at {}: another process does", path.display());
+        bail!(
+            "cannot serve metrics at {}: another process does",
+            path.display()
+        );
     }
     std::fs::remove_file(path)
         .with_context(|| format!("cannot remove the old socket {}", path.display()))
@@ -236,7 +251,7 @@ async fn connection(
 ) -> hyper::Result<()> {
     let answer = service_fn(move |request| {
         let (metrics, turn) = (metrics.clone(), turn.clone());
-        async move { Ok::<_, Infallible>(answer(&request, metrics, &turn).await) }
+        async move { Ok::<_, Infallible>(answer(&request, metrics, turn).await) }
     });
     http1::Builder::new()
         .keep_alive(false)
@@ -252,7 +267,7 @@ async fn connection(
 async fn answer(
     request: &Request<Incoming>,
     metrics: Arc<Metrics>,
-    turn: &tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
 ) -> Response<Full<Bytes>> {
     const TEXT: &str = "text/plain; charset=utf-8";
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -276,10 +291,13 @@ async fn answer(
                 .filter_map(|value| value.to_str().ok())
                 .collect();
             let format = Format::accepted(&accept.join(","));
-            let _turn = turn.lock().await;
-            // Not on the thread that captures.
-            let written =
-                tokio::task::spawn_blocking(move || metrics.render(format, Moment::now())).await;
+            let turn = turn.lock_owned().await;
+            // Not on the thread that captures. It may outlast a client that goes, turn and all.
+            let written = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                metrics.render(format, Moment::now())
+            })
+            .await;
             match written {
                 Ok(Ok(text)) => response(StatusCode::OK, format.content_type(), text),
                 _ => response(
@@ -319,7 +337,14 @@ mod tests {
         for text in ["127.0.0.1:9754", "[::1]:1", "unix:/run/x.sock"] {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
         }
-        for text in ["0.0.0.0:9754", "[::]:1", "192.0.2.1:80", "9754", "unix:x", ""] {
+        for text in [
+            "0.0.0.0:9754",
+            "[::]:1",
+            "192.0.2.1:80",
+            "9754",
+            "unix:x",
+            "",
+        ] {
             assert!(text.parse::<Listen>().is_err(), "{text}");
         }
     }

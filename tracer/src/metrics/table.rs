@@ -79,7 +79,11 @@ pub(super) struct Reading {
 impl Reading {
     /// Takes in what is read now; returns how much it grew by.
     pub(super) fn read(&mut self, now: u64) -> u64 {
-        let grown = if now >= self.last { now - self.last } else { now };
+        let grown = if now >= self.last {
+            now - self.last
+        } else {
+            now
+        };
         self.last = now;
         self.total += grown;
         grown
