@@ -25,14 +25,12 @@ pub(super) fn clean(name: &[u8]) -> Arc<str> {
         .map(text::terminal)
         .collect();
     let value = parts.join("\\");
-    match value.char_indices().nth(LONGEST) {
-        None => value.into(),
-        Some(_) => {
-            let mut short: String = value.chars().take(LONGEST - 1).collect();
-            short.push(MORE);
-            short.into()
-        }
+    if value.chars().nth(LONGEST).is_none() {
+        return value.into();
     }
+    let mut short: String = value.chars().take(LONGEST - 1).collect();
+    short.push(MORE);
+    short.into()
 }
 
 /// The name of the process; where several may be the one, the name that they share. Empty where
