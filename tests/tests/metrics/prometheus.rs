@@ -1,5 +1,6 @@
 //! A real Prometheus.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -88,10 +89,10 @@ impl Prometheus {
 
     /// The value of an expression, where it has one.
     fn value(&self, expression: &str) -> Result<Option<f64>> {
-        let encoded: String = expression
-            .bytes()
-            .map(|byte| format!("%{byte:02X}"))
-            .collect();
+        let mut encoded = String::new();
+        for byte in expression.bytes() {
+            write!(encoded, "%{byte:02X}")?;
+        }
         let (_, body) = self.ask(&format!("/api/v1/query?query={encoded}"))?;
         let answer: Value = serde_json::from_str(&body).with_context(|| body.clone())?;
         let value = answer["data"]["result"][0]["value"][1].as_str();

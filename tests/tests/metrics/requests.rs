@@ -1,14 +1,16 @@
 //! Requests of all kinds to the server.
 
 use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use turnaway::metrics::{Listen, Server};
+use turnaway::metrics::{Listen, Moment, Server};
+use turnaway_common::Reason;
 use turnaway_tests::wait;
 
-use crate::served::{Served, ask, connect, empty, full, healthy};
+use crate::served::{Served, ask, connect, count, empty, full, healthy, who};
 
 /// A client that says nothing is cut after 5 s; not much later, even where all is slow.
 const CUT: std::ops::Range<Duration> = Duration::from_secs(4)..Duration::from_secs(25);
@@ -121,6 +123,41 @@ fn slow_clients_are_cut_while_others_are_served() {
     let took = begun.elapsed();
     assert!(CUT.contains(&took), "{took:?}");
     assert_eq!(served.get("/healthz", "").status, 200);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut() {
+    let metrics = empty(20_000);
+    // More than socket buffers hold.
+    for port in 1..=20_000 {
+        let name = format!("{port:0>120}");
+        let failures = count(Reason::AcceptEmfile, port, 1);
+        metrics.observe_count(&failures, &who(&name, &name), Moment::now());
+    }
+    let served = Served::tcp(metrics);
+    let begun = Instant::now();
+    let mut stream = served.connect();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    // The answer has begun, and goes no further than the buffers.
+    stream.read_exact(&mut [0]).unwrap();
+    let socket = socket_of(&stream);
+    wait::until_true("the server gives up", || Ok(!is_established(&socket)?)).unwrap();
+    assert!(CUT.contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!(served.get("/healthz", "").status, 200);
+}
+
+/// The server's side of a connection, as /proc/net/tcp has it.
+fn socket_of(stream: &TcpStream) -> String {
+    let port = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
+    let (server, client) = (stream.peer_addr().unwrap(), stream.local_addr().unwrap());
+    format!("{} {} ", port(server), port(client))
+}
+
+fn is_established(socket: &str) -> anyhow::Result<bool> {
+    let sockets = std::fs::read_to_string("/proc/net/tcp")?;
+    Ok(sockets.contains(&format!("{socket}01 ")))
 }
 
 #[test]
