@@ -3,7 +3,7 @@
 //!
 //! A failure travels down this list once: [`kernel`] (hooks, counters, ring buffer) →
 //! [`event`] (decoded) → [`attribute`] (process, cgroup, container) → [`aggregate`]
-//! (exact totals) → [`record`] (the public schema) → [`sink`] (where it goes).
+//! (exact totals) → [`record`] (the public schema) → [`sink`] (where it goes), [`metrics`].
 
 pub mod advice;
 pub mod aggregate;
@@ -16,6 +16,7 @@ pub mod errno;
 pub mod event;
 pub mod filter;
 pub mod kernel;
+pub mod metrics;
 pub mod queues;
 pub mod record;
 pub mod sink;

@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[&str] = &[
     "nodejs",  // acceptors and clients written in other languages
     "python3",
     "golang-go",
+    "prometheus", // scrapes metrics; promtool checks them, and the shipped rules
     "curl",
     "iproute2", // routes of test networks
     "bpftool",  // shows what is loaded, independently of turnaway
