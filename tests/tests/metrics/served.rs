@@ -144,6 +144,8 @@ pub(crate) fn who(comm: &str, unit: &str) -> Who {
 pub(crate) fn count(reason: Reason, port: u16, count: u64) -> Count {
     Count {
         key: Key {
+            call: None,
+            level: None,
             process: Some(PROCESS),
             socket_inode: Some(1),
             target: None,
