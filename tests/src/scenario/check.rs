@@ -160,8 +160,15 @@ fn belongs(tally: &Tally, key: &Key) -> bool {
 pub fn losses(records: &Records) -> Option<String> {
     let lost = records.summary.lost;
     let other = records.summary.other;
+    let missed: Vec<_> = records
+        .summary
+        .hooks
+        .iter()
+        .filter(|hook| hook.missed > Some(0))
+        .map(|hook| (&hook.name, hook.missed))
+        .collect();
     (lost.ring + lost.map + lost.missed.unwrap_or(0) + lost.output + other > 0)
-        .then(|| format!("{lost:?}, other: {other}"))
+        .then(|| format!("{lost:?}, other: {other}, missed by {missed:?}"))
 }
 
 fn name(truth: &Failures) -> String {
