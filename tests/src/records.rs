@@ -231,6 +231,7 @@ pub struct Hook {
     pub name: String,
     pub tier: Option<String>,
     pub status: String,
+    pub missed: Option<u64>,
     pub detail: Option<String>,
 }
 

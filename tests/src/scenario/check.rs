@@ -178,8 +178,15 @@ pub fn losses(records: &Records, tier: &str) -> Option<String> {
     } else {
         lost.missed.unwrap_or(0)
     };
+    let by: Vec<_> = records
+        .summary
+        .hooks
+        .iter()
+        .filter(|hook| hook.missed > Some(0))
+        .map(|hook| (&hook.name, hook.missed))
+        .collect();
     (lost.ring + lost.map + missed + lost.output + other > 0)
-        .then(|| format!("{lost:?}, other: {other}"))
+        .then(|| format!("{lost:?}, other: {other}, missed by {by:?}"))
 }
 
 fn name(truth: &Failures) -> String {
