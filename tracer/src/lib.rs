@@ -15,6 +15,7 @@ pub mod errno;
 pub mod event;
 pub mod filter;
 pub mod kernel;
+pub mod notify;
 pub mod queues;
 pub mod record;
 pub mod sink;

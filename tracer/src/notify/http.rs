@@ -1,0 +1,240 @@
+//! JSON over HTTP, with nothing in errors that is a secret.
+
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use ureq::{
+    Agent, Body, Error,
+    http::{Response, header::RETRY_AFTER},
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+};
+
+use super::{
+    address::Address,
+    config::{Access, Place},
+    receiver::Failure,
+    secret::Secret,
+};
+use crate::text;
+
+/// Bytes of an answer that are read, to say why it refused.
+const MAX_ANSWER: u64 = 512;
+/// Bytes of a file of certificates at most.
+const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
+
+/// Asks one receiver.
+pub(super) struct Client {
+    place: Place,
+    token_file: Option<PathBuf>,
+    roots: Roots,
+    timeout: Duration,
+    /// Made for the first `https` address, with the certificates of that time.
+    agent: Option<(bool, Agent)>,
+}
+
+/// Certificates that are trusted.
+struct Roots {
+    extra: Option<PathBuf>,
+}
+
+impl Client {
+    pub(super) fn new(place: Place, access: &Access, timeout: Duration) -> Result<Self> {
+        Ok(Self {
+            place,
+            token_file: access.bearer_token_file.clone(),
+            roots: Roots {
+                extra: access.ca_file.clone(),
+            },
+            timeout,
+            agent: None,
+        })
+    }
+
+    /// Sends `body` to the receiver's address with `path` added.
+    pub(super) fn post(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<(), Failure> {
+        let (address, mut secrets) = self.address(path)?;
+        let token = match &self.token_file {
+            Some(file) => Some(Secret::read(file).map_err(|error| wrong(&error))?),
+            None => None,
+        };
+        let agent = self.agent(&address)?;
+        let mut request = agent
+            .post(address.reveal())
+            .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(token) = &token {
+            request = request.header("authorization", format!("Bearer {}", token.reveal()));
+        }
+        secrets.extend(token);
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Failure::Never(format!("the alert cannot be written: {error}")))?;
+        match request.send(&body[..]) {
+            Ok(answer) => understand(answer, &secrets),
+            Err(error) => Err(Failure::later(say(&error, self.timeout))),
+        }
+    }
+
+    /// The whole address, and what of it must not come back in messages.
+    fn address(&self, path: &str) -> Result<(Address, Vec<Secret>), Failure> {
+        let (address, secrets) = match &self.place {
+            Place::Address(address) => (address.clone(), Vec::new()),
+            Place::File(file) => {
+                let secret = Secret::read(file).map_err(|error| wrong(&error))?;
+                let address =
+                    Address::parse(secret.reveal()).with_context(|| format!("{}", file.display()));
+                (address.map_err(|error| wrong(&error))?, vec![secret])
+            }
+        };
+        let address = if path.is_empty() {
+            address
+        } else {
+            address.join(path).map_err(|error| wrong(&error))?
+        };
+        Ok((address, secrets))
+    }
+
+    fn agent(&mut self, address: &Address) -> Result<&Agent, Failure> {
+        let is_local = address.is_local();
+        // Where the address is in a file, it may have moved.
+        let has_one = self
+            .agent
+            .as_ref()
+            .is_some_and(|(local, _)| *local == is_local);
+        if !has_one {
+            let agent =
+                agent(&self.roots, is_local, self.timeout).map_err(|error| wrong(&error))?;
+            self.agent = Some((is_local, agent));
+        }
+        match &self.agent {
+            Some((_, agent)) => Ok(agent),
+            None => Err(Failure::later("no client")),
+        }
+    }
+}
+
+fn agent(roots: &Roots, is_local: bool, timeout: Duration) -> Result<Agent> {
+    let tls = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .root_certs(roots.load()?)
+        .build();
+    let mut config = Agent::config_builder()
+        .tls_config(tls)
+        .user_agent(concat!("turnaway/", env!("CARGO_PKG_VERSION")))
+        .timeout_global(Some(timeout))
+        .http_status_as_error(false)
+        // A redirect would take the alert, and the token, elsewhere.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        // Alerts are rare: a connection kept open would be stale by the next.
+        .max_idle_connections(0);
+    if is_local {
+        config = config.proxy(None);
+    }
+    Ok(config.build().new_agent())
+}
+
+impl Roots {
+    fn load(&self) -> Result<RootCerts> {
+        let system = rustls_native_certs::load_native_certs();
+        for error in &system.errors {
+            log::debug!("a certificate of the system cannot be used: {error}");
+        }
+        let mut all: Vec<Certificate<'static>> = system
+            .certs
+            .iter()
+            .map(|certificate| Certificate::from_der(certificate).to_owned())
+            .collect();
+        if let Some(path) = &self.extra {
+            all.extend(certificates(path)?);
+        }
+        Ok(RootCerts::from(all))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
+    let shown = path.display();
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(MAX_CERTIFICATES).read_to_end(&mut bytes))
+        .with_context(|| format!("cannot read {shown}"))?;
+    let mut found = Vec::new();
+    for item in parse_pem(&bytes) {
+        let item = item.with_context(|| format!("{shown} is not PEM"))?;
+        if let PemItem::Certificate(certificate) = item {
+            found.push(certificate);
+        }
+    }
+    ensure!(!found.is_empty(), "{shown} holds no certificate");
+    Ok(found)
+}
+
+/// Something here is wrong, which somebody may mend.
+fn wrong(error: &anyhow::Error) -> Failure {
+    Failure::later(format!("{error:#}"))
+}
+
+fn understand(mut answer: Response<Body>, secrets: &[Secret]) -> Result<(), Failure> {
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    let after = answer
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(Duration::from_secs);
+    let mut said = Vec::new();
+    // Half an answer says something too.
+    let _ = answer
+        .body_mut()
+        .as_reader()
+        .take(MAX_ANSWER)
+        .read_to_end(&mut said);
+    let mut said = String::from_utf8_lossy(&said).trim().to_owned();
+    for secret in secrets {
+        said = secret.hide_in(&said);
+    }
+    let said = text::terminal(said.as_bytes());
+    let colon = if said.is_empty() { "" } else { ": " };
+    let why = format!("answered {}{colon}{said}", status.as_u16());
+    match status.as_u16() {
+        // Bad request, too large, unprocessable: about what was sent, not about who or when.
+        400 | 413 | 422 => Err(Failure::Never(format!("the receiver {why}"))),
+        300..=399 => Err(Failure::later(format!(
+            "{why} (redirects are not followed)"
+        ))),
+        _ => Err(Failure::Later { why, after }),
+    }
+}
+
+/// Why there was no answer. Some errors of the library carry the address, and are not passed on.
+fn say(error: &Error, timeout: Duration) -> String {
+    match error {
+        Error::Io(error) => error.to_string(),
+        Error::Timeout(_) => format!("no answer within {} s", timeout.as_secs_f32()),
+        Error::HostNotFound => "the host's name is not known".to_owned(),
+        Error::ConnectionFailed => "cannot connect".to_owned(),
+        Error::Rustls(error) => format!("TLS: {error}"),
+        Error::Tls(what) => format!("TLS: {what}"),
+        Error::Protocol(_) => "the answer is not HTTP".to_owned(),
+        Error::ConnectProxyFailed(_) => "the proxy refused".to_owned(),
+        Error::InvalidProxyUrl => "the proxy in the environment is not a URL".to_owned(),
+        Error::LargeResponseHeader(..) => "the answer's header is too large".to_owned(),
+        Error::Http(_) => "the token cannot be sent in a header".to_owned(),
+        _ => "the request failed".to_owned(),
+    }
+}
