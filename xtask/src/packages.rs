@@ -29,5 +29,6 @@ pub(crate) const TESTS: &[&str] = &[
     "curl",
     "iproute2", // routes of test networks
     "bpftool",  // shows what is loaded, independently of turnaway
+    "openssl",  // certificates for receivers of alerts
     "strace",   // shows what accept returned, independently of turnaway
 ];

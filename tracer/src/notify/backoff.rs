@@ -6,7 +6,7 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(500);
 /// Between attempts at most, where the receiver does not say: a receiver that was down is told
 /// within this time after it came back.
-const MOST: Duration = Duration::from_secs(30);
+const MOST: Duration = Duration::from_secs(15);
 /// A receiver may ask for more, but not for ever.
 const MOST_ASKED: Duration = Duration::from_mins(5);
 
@@ -29,9 +29,9 @@ mod tests {
         let waits: Vec<u128> = (1..10)
             .map(|failed| wait(failed, 1.0, None).as_millis())
             .collect();
-        assert_eq!(waits[..7], [500, 1000, 2000, 4000, 8000, 16_000, 30_000]);
-        assert_eq!(waits[8], 30_000);
-        assert_eq!(wait(u32::MAX, 1.0, None), Duration::from_secs(30));
+        assert_eq!(waits[..7], [500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
+        assert_eq!(waits[8], 15_000);
+        assert_eq!(wait(u32::MAX, 1.0, None), Duration::from_secs(15));
     }
 
     #[test]
