@@ -45,8 +45,8 @@ struct Roots {
 }
 
 impl Client {
-    pub(super) fn new(place: Place, access: &Access, timeout: Duration) -> Result<Self> {
-        Ok(Self {
+    pub(super) fn new(place: Place, access: &Access, timeout: Duration) -> Self {
+        Self {
             place,
             token_file: access.bearer_token_file.clone(),
             roots: Roots {
@@ -54,7 +54,7 @@ impl Client {
             },
             timeout,
             agent: None,
-        })
+        }
     }
 
     /// Sends `body` to the receiver's address with `path` added.

@@ -159,7 +159,7 @@ mod tests {
         assert!(journald.deliver(&alert).is_err());
         let socket = UnixDatagram::bind(&path).unwrap();
         journald.deliver(&alert).unwrap();
-        let mut buffer = [0; 65536];
+        let mut buffer = vec![0; 65536];
         let length = socket.recv(&mut buffer).unwrap();
         let fields = parse(&buffer[..length]);
         assert_eq!(fields["PRIORITY"], "2");

@@ -75,7 +75,7 @@ fn store(lane: &Lane) {
     let Some(spool) = &lane.spool else {
         return;
     };
-    let (write, remove) = lane.lock().queue.to_store();
+    let (write, remove) = lane.lock().queue.take_unstored();
     if write.is_empty() && remove.is_empty() {
         return;
     }

@@ -171,7 +171,11 @@ impl Lane {
                 state.queue.done(*number);
                 state.health.refused += 1;
             }
-            (Work::Deliver(number, _), Err(Failure::Later { .. })) => state.queue.failed(*number),
+            (Work::Deliver(number, _), Err(Failure::Later { .. })) => {
+                if state.queue.failed(*number) {
+                    state.health.superseded += 1;
+                }
+            }
             (Work::Refresh, _) => {}
         }
         match result {

@@ -75,7 +75,7 @@ impl Notifiers {
         let (keeper_ends, keeper) = mpsc::channel();
         let mut lanes = Vec::new();
         for notifier in notifiers {
-            for (index, (target, mut receiver)) in receivers(notifier)?.into_iter().enumerate() {
+            for (index, (target, mut receiver)) in receivers(notifier).into_iter().enumerate() {
                 let spool = folder.map(|folder| {
                     let suffix = if index == 0 {
                         String::new()
@@ -215,11 +215,11 @@ fn lane(notifier: &Notifier, target: String, spool: Option<Spool>) -> Lane {
 }
 
 /// The receivers of one notifier: several where it has several instances.
-fn receivers(notifier: &Notifier) -> Result<Vec<(String, Box<dyn Receiver>)>> {
+fn receivers(notifier: &Notifier) -> Vec<(String, Box<dyn Receiver>)> {
     use config::Receiver::{Alertmanager, Command, Journald, Stdout, Syslog, Webhook};
 
     let timeout = notifier.timeout;
-    let boxed = |target: String, receiver: Box<dyn Receiver>| Ok(vec![(target, receiver)]);
+    let boxed = |target: String, receiver: Box<dyn Receiver>| vec![(target, receiver)];
     match &notifier.receiver {
         Alertmanager {
             urls,
@@ -229,14 +229,14 @@ fn receivers(notifier: &Notifier) -> Result<Vec<(String, Box<dyn Receiver>)>> {
         } => urls
             .iter()
             .map(|url: &Place| {
-                let client = http::Client::new(url.clone(), access, timeout)?;
+                let client = http::Client::new(url.clone(), access, timeout);
                 let receiver =
                     alertmanager::Alertmanager::new(client, *resend, generator_url.clone());
-                Ok((url.to_string(), Box::new(receiver) as Box<dyn Receiver>))
+                (url.to_string(), Box::new(receiver) as Box<dyn Receiver>)
             })
             .collect(),
         Webhook { url, access, body } => {
-            let client = http::Client::new(url.clone(), access, timeout)?;
+            let client = http::Client::new(url.clone(), access, timeout);
             let receiver = webhook::Webhook::new(client, body.clone());
             boxed(url.to_string(), Box::new(receiver))
         }

@@ -109,14 +109,14 @@ impl Queue {
     }
 
     fn superseded_by(&self, alert: &Alert) -> Vec<u64> {
-        let waiting = self
+        let mut waiting = self
             .items
             .iter()
             .filter(|(_, item)| !item.busy && item.alert.id == alert.id);
         match self.keep {
             Keep::Newest => waiting.map(|(number, _)| *number).collect(),
             Keep::Story => waiting
-                .last()
+                .next_back()
                 .filter(|(_, item)| is_reminder(&item.alert, alert))
                 .map(|(number, _)| *number)
                 .into_iter()
@@ -158,25 +158,25 @@ impl Queue {
         self.remove(number);
     }
 
-    /// What was taken is to be delivered later.
-    pub(super) fn failed(&mut self, number: u64) {
+    /// What was taken is to be delivered later, unless a newer one has come meanwhile that
+    /// replaces it: true then.
+    pub(super) fn failed(&mut self, number: u64) -> bool {
         let Some(item) = self.items.get_mut(&number) else {
-            return;
+            return false;
         };
         item.busy = false;
-        let newer = item.alert.id.clone();
-        self.tried.insert(newer.clone(), self.attempts);
-        // What has come meanwhile may have made it old.
-        let mut same = self.items.iter().filter(|(_, item)| item.alert.id == newer);
-        let next = (same.next(), same.next());
-        let is_old = match (self.keep, next) {
-            (_, (_, None)) | (_, (None, _)) => false,
-            (Keep::Newest, _) => true,
-            (Keep::Story, (Some((_, old)), Some((_, new)))) => is_reminder(&old.alert, &new.alert),
+        let id = item.alert.id.clone();
+        self.tried.insert(id.clone(), self.attempts);
+        let mut same = self.items.values().filter(|item| item.alert.id == id);
+        let is_replaced = match (self.keep, same.next(), same.next()) {
+            (_, _, None) | (_, None, _) => false,
+            (Keep::Newest, ..) => true,
+            (Keep::Story, Some(old), Some(new)) => is_reminder(&old.alert, &new.alert),
         };
-        if is_old {
+        if is_replaced {
             self.remove(number);
         }
+        is_replaced
     }
 
     fn remove(&mut self, number: u64) {
@@ -202,7 +202,7 @@ impl Queue {
     }
 
     /// What is to be written to disk and what is to be removed.
-    pub(super) fn to_store(&mut self) -> (Vec<(u64, Arc<Alert>)>, Vec<u64>) {
+    pub(super) fn take_unstored(&mut self) -> (Vec<(u64, Arc<Alert>)>, Vec<u64>) {
         let unwritten = self
             .items
             .iter_mut()
@@ -305,7 +305,7 @@ mod tests {
             PushedOut::default()
         );
         assert_eq!(queue.push(sample("a", Status::Resolved)).superseded, 1);
-        queue.failed(busy);
+        assert!(queue.failed(busy));
         assert_eq!(drain(&mut queue), [("a".to_owned(), Status::Resolved)]);
     }
 
@@ -315,11 +315,11 @@ mod tests {
         queue.push(sample("a", Status::Firing));
         let (busy, _) = queue.take().unwrap();
         queue.push(sample("a", Status::Firing));
-        queue.failed(busy);
+        assert!(queue.failed(busy));
         assert_eq!(queue.len(), 1);
         let (busy, _) = queue.take().unwrap();
         queue.push(sample("a", Status::Resolved));
-        queue.failed(busy);
+        assert!(!queue.failed(busy));
         assert_eq!(queue.len(), 2);
     }
 
@@ -367,15 +367,15 @@ mod tests {
         let mut queue = Queue::new(Keep::Story, 10);
         queue.push(sample("a", Status::Firing));
         assert!(!queue.is_stored());
-        let (write, remove) = queue.to_store();
+        let (write, remove) = queue.take_unstored();
         assert_eq!((write.len(), remove.len()), (1, 0));
         // Nothing is written twice.
-        assert_eq!(queue.to_store().0.len(), 0);
+        assert_eq!(queue.take_unstored().0.len(), 0);
         let number = write[0].0;
         let taken = queue.take().unwrap().0;
         queue.done(taken);
         queue.stored(number, true);
-        assert_eq!(queue.to_store().1, [number]);
+        assert_eq!(queue.take_unstored().1, [number]);
         assert!(queue.is_stored());
     }
 
@@ -383,9 +383,9 @@ mod tests {
     fn what_could_not_be_written_is_tried_again() {
         let mut queue = Queue::new(Keep::Story, 10);
         queue.push(sample("a", Status::Firing));
-        let (write, _) = queue.to_store();
+        let (write, _) = queue.take_unstored();
         queue.stored(write[0].0, false);
-        let (again, _) = queue.to_store();
+        let (again, _) = queue.take_unstored();
         assert_eq!(again[0].0, write[0].0);
         queue.stored(again[0].0, true);
         assert!(queue.is_stored());

@@ -29,8 +29,25 @@ const NEW: &str = "new";
 pub(super) struct Found {
     /// Alerts by number, oldest first.
     pub(super) alerts: Vec<(u64, Alert)>,
-    /// Files that could not be understood, and were removed.
+    /// Files that could not be understood, and were removed, or not be read.
     pub(super) damaged: u64,
+}
+
+impl Found {
+    fn take(&mut self, path: &Path) {
+        match read(path) {
+            Ok(Some(alert)) => self.alerts.push(alert),
+            Ok(None) => {
+                self.damaged += 1;
+                let _ = fs::remove_file(path);
+            }
+            // It may be whole, and costs no other.
+            Err(error) => {
+                self.damaged += 1;
+                log::warn!("cannot read {}: {error}", path.display());
+            }
+        }
+    }
 }
 
 /// The folder of one receiver.
@@ -53,16 +70,9 @@ impl Spool {
         };
         for entry in entries {
             let path = entry?.path();
-            let extension = path.extension().and_then(|extension| extension.to_str());
-            match extension {
+            match path.extension().and_then(|extension| extension.to_str()) {
                 Some(NEW) => drop(fs::remove_file(&path)),
-                Some(DONE) => match read(&path)? {
-                    Some(alert) => found.alerts.push(alert),
-                    None => {
-                        found.damaged += 1;
-                        let _ = fs::remove_file(&path);
-                    }
-                },
+                Some(DONE) => found.take(&path),
                 _ => {}
             }
         }

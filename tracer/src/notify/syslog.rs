@@ -1,6 +1,6 @@
 //! Syslog on this host, in the format of RFC 5424.
 
-use std::{path::PathBuf, process, time::Duration};
+use std::{fmt::Write as _, path::PathBuf, process, time::Duration};
 
 use jiff::Timestamp;
 use rustix::io::Errno;
@@ -90,7 +90,8 @@ fn line(alert: &Alert, facility: Facility, now: Timestamp, host: &str, pid: u32)
         .iter()
         .filter_map(|name| Some((*name, alert.labels.get(*name)?.as_str())));
     for (name, value) in own.into_iter().chain(labels) {
-        data.push_str(&format!(" {name}=\"{}\"", escape(value)));
+        // Writing to a string cannot fail.
+        let _ = write!(data, " {name}=\"{}\"", escape(value));
     }
     data.push(']');
     let head = format!("<{number}>1 {time} {host} turnaway {pid} alert {data} ");
