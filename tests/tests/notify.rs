@@ -318,6 +318,21 @@ fn a_receiver_that_comes_up_later_is_told_the_whole_story() {
 }
 
 #[test]
+fn a_receiver_is_found_by_name_and_may_not_send_us_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Receiver::start(Manner::Answers(302)).unwrap();
+    let url = format!("http://localhost:{}/", server.port);
+    let notifiers = start(&[webhook("hook", &url)], dir.path());
+    notifiers.send(&alert("a", Status::Firing));
+    let health = until_health(&notifiers, "a failure", |health| health.failed_attempts > 0);
+    let why = health.last_error.unwrap();
+    assert!(why.contains("redirects are not followed"), "{why}");
+    server.becomes(Manner::Takes);
+    server.until_taken(1).unwrap();
+    drop(notifiers);
+}
+
+#[test]
 fn what_a_receiver_chokes_on_does_not_keep_others_back() {
     let dir = tempfile::tempdir().unwrap();
     let server = Receiver::start(Manner::ChokesOn(500, "poison")).unwrap();

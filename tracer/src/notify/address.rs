@@ -42,6 +42,12 @@ impl Address {
         Self::parse(&format!("{}{path}", base.trim_end_matches('/')))
     }
 
+    /// Whether it is spoken to over TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.scheme_str() == Some("https")
+    }
+
     /// Whether it is on this host, for certain.
     #[must_use]
     pub fn is_local(&self) -> bool {

@@ -62,6 +62,10 @@ impl Alertmanager {
 }
 
 impl Receiver for Alertmanager {
+    fn prepare(&mut self) {
+        self.client.prepare();
+    }
+
     fn deliver(&mut self, alert: &Alert) -> Result<(), Failure> {
         let wall = Timestamp::now();
         let mut alerts = Vec::new();

@@ -33,15 +33,18 @@ const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
 pub(super) struct Client {
     place: Place,
     token_file: Option<PathBuf>,
-    roots: Roots,
+    /// Certificates to trust besides the system's.
+    ca_file: Option<PathBuf>,
     timeout: Duration,
-    /// Made for the first `https` address, with the certificates of that time.
-    agent: Option<(bool, Agent)>,
+    /// Made once, with the certificates of that time.
+    agent: Option<(Needs, Agent)>,
 }
 
-/// Certificates that are trusted.
-struct Roots {
-    extra: Option<PathBuf>,
+/// What an address needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Needs {
+    proxy: bool,
+    certificates: bool,
 }
 
 impl Client {
@@ -49,9 +52,7 @@ impl Client {
         Self {
             place,
             token_file: access.bearer_token_file.clone(),
-            roots: Roots {
-                extra: access.ca_file.clone(),
-            },
+            ca_file: access.ca_file.clone(),
             timeout,
             agent: None,
         }
@@ -107,48 +108,56 @@ impl Client {
         Ok((address, secrets))
     }
 
+    /// Reads the system's certificates while its disk is well, not when alerts come.
+    pub(super) fn prepare(&mut self) {
+        if let Place::Address(address) = &self.place {
+            let address = address.clone();
+            // What is wrong is said when there is something to deliver.
+            let _ = self.agent(&address);
+        }
+    }
+
     fn agent(&mut self, address: &Address) -> Result<&Agent, Failure> {
-        let is_local = address.is_local();
-        // Where the address is in a file, it may have moved.
-        let has_one = self
-            .agent
-            .as_ref()
-            .is_some_and(|(local, _)| *local == is_local);
-        if !has_one {
-            let agent =
-                agent(&self.roots, is_local, self.timeout).map_err(|error| wrong(&error))?;
-            self.agent = Some((is_local, agent));
-        }
-        match &self.agent {
-            Some((_, agent)) => Ok(agent),
-            None => Err(Failure::later("no client")),
-        }
+        let needs = Needs {
+            proxy: !address.is_local(),
+            certificates: address.is_https(),
+        };
+        // Where the address is in a file, it may have changed.
+        let agent = match self.agent.take() {
+            Some((made_for, agent)) if made_for == needs => agent,
+            _ => self.make_agent(needs).map_err(|error| wrong(&error))?,
+        };
+        Ok(&self.agent.insert((needs, agent)).1)
     }
-}
 
-fn agent(roots: &Roots, is_local: bool, timeout: Duration) -> Result<Agent> {
-    let tls = TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .root_certs(roots.load()?)
-        .build();
-    let mut config = Agent::config_builder()
-        .tls_config(tls)
-        .user_agent(concat!("turnaway/", env!("CARGO_PKG_VERSION")))
-        .timeout_global(Some(timeout))
-        .http_status_as_error(false)
-        // A redirect would take the alert, and the token, elsewhere.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        // Alerts are rare: a connection kept open would be stale by the next.
-        .max_idle_connections(0);
-    if is_local {
-        config = config.proxy(None);
+    fn make_agent(&self, needs: Needs) -> Result<Agent> {
+        let roots = if needs.certificates {
+            self.roots()?
+        } else {
+            Vec::new()
+        };
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .root_certs(RootCerts::from(roots))
+            .build();
+        let mut config = Agent::config_builder()
+            .tls_config(tls)
+            .user_agent(concat!("turnaway/", env!("CARGO_PKG_VERSION")))
+            .timeout_global(Some(self.timeout))
+            .http_status_as_error(false)
+            // A redirect would take the alert, and the token, elsewhere.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            // Alerts are rare: a connection kept open would be stale by the next.
+            .max_idle_connections(0);
+        if !needs.proxy {
+            config = config.proxy(None);
+        }
+        Ok(config.build().new_agent())
     }
-    Ok(config.build().new_agent())
-}
 
-impl Roots {
-    fn load(&self) -> Result<RootCerts> {
+    /// What is trusted: the system's certificates and those that are configured.
+    fn roots(&self) -> Result<Vec<Certificate<'static>>> {
         let system = rustls_native_certs::load_native_certs();
         for error in &system.errors {
             log::debug!("a certificate of the system cannot be used: {error}");
@@ -158,10 +167,10 @@ impl Roots {
             .iter()
             .map(|certificate| Certificate::from_der(certificate).to_owned())
             .collect();
-        if let Some(path) = &self.extra {
+        if let Some(path) = &self.ca_file {
             all.extend(certificates(path)?);
         }
-        Ok(RootCerts::from(all))
+        Ok(all)
     }
 }
 

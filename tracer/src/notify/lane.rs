@@ -75,19 +75,21 @@ impl Lane {
         if !state.accepts(&self.wants, alert) {
             return false;
         }
-        let out = state.queue.push(alert.clone());
-        let health = &mut state.health;
-        health.superseded += out.superseded;
-        if out.dropped > 0 {
-            if health.dropped == 0 {
-                log::warn!(
-                    "notifier {}: too many alerts wait for {}; the oldest are dropped",
-                    health.name,
-                    health.target
-                );
-            }
-            health.dropped += out.dropped;
+        state.push(alert);
+        drop(state);
+        self.wake.notify_all();
+        true
+    }
+
+    /// Takes up an incident that was told before turnaway started. True if there is something to
+    /// deliver.
+    pub(super) fn resume(&self, alert: &Alert) -> bool {
+        let mut state = self.lock();
+        let waits = state.queue.ids().any(|id| id == alert.id);
+        if !state.accepts(&self.wants, alert) || waits || !state.queue.is_of_the_present() {
+            return false;
         }
+        state.push(alert);
         drop(state);
         self.wake.notify_all();
         true
@@ -110,6 +112,7 @@ impl Lane {
 
     /// Delivers what comes until the lane ends.
     pub(super) fn run(&self, receiver: &mut dyn Receiver, bell: &Bell) {
+        receiver.prepare();
         while let Some(work) = self.next(receiver) {
             let result = match &work {
                 Work::Deliver(_, alert) => receiver.deliver(alert),
@@ -197,6 +200,19 @@ enum Work {
 }
 
 impl State {
+    fn push(&mut self, alert: &Alert) {
+        let out = self.queue.push(alert.clone());
+        let health = &mut self.health;
+        health.superseded += out.superseded;
+        if out.dropped > 0 && health.dropped == 0 {
+            let (name, target) = (&health.name, &health.target);
+            log::warn!(
+                "notifier {name}: too many alerts wait for {target}; the oldest are dropped"
+            );
+        }
+        health.dropped += out.dropped;
+    }
+
     /// An incident that was told is told to its end, however harmless it becomes.
     fn accepts(&mut self, wants: &Wants, alert: &Alert) -> bool {
         let was_told = self.told.contains(&alert.id);

@@ -119,6 +119,19 @@ impl Notifiers {
         }
     }
 
+    /// Takes up an incident that still lasts and was sent before turnaway restarted or its
+    /// configuration changed. Whoever is told of beginnings and ends is not told again, but will be
+    /// told of the end; an Alertmanager, which would forget it, is told that it lasts.
+    pub fn resume(&self, alert: &Alert) {
+        let mut is_wanted = false;
+        for lane in &self.lanes {
+            is_wanted |= lane.resume(alert);
+        }
+        if is_wanted {
+            self.bell.ring();
+        }
+    }
+
     /// How each receiver is doing, in the order of the configuration.
     #[must_use]
     pub fn health(&self) -> Vec<Health> {

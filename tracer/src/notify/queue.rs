@@ -196,6 +196,11 @@ impl Queue {
         self.items.is_empty()
     }
 
+    /// Whether what it is told is forgotten when turnaway ends: what is true now has to be said again.
+    pub(super) fn is_of_the_present(&self) -> bool {
+        self.keep == Keep::Newest
+    }
+
     /// The incidents that alerts wait about.
     pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
         self.items.values().map(|item| item.alert.id.as_str())

@@ -29,6 +29,9 @@ impl Failure {
 
 /// Somebody who is told. Each has a thread of its own and may take the time that is configured.
 pub(super) trait Receiver: Send {
+    /// Reads from disk what will be needed, before there is anything to deliver.
+    fn prepare(&mut self) {}
+
     /// Delivers one alert; success means that the receiver has it.
     fn deliver(&mut self, alert: &Alert) -> Result<(), Failure>;
 

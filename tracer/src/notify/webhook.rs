@@ -34,6 +34,10 @@ impl Webhook {
 }
 
 impl Receiver for Webhook {
+    fn prepare(&mut self) {
+        self.client.prepare();
+    }
+
     fn deliver(&mut self, alert: &Alert) -> Result<(), Failure> {
         let body = match &self.body {
             Body::Native => native(alert)?,

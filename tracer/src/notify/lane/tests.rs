@@ -10,8 +10,12 @@ use crate::{
 };
 
 fn lane(wants: Wants) -> Lane {
+    lane_that(Keep::Story, wants)
+}
+
+fn lane_that(keep: Keep, wants: Wants) -> Lane {
     let health = Health::new("test".to_owned(), "stdout", "stdout".to_owned());
-    Lane::new(wants, None, Queue::new(Keep::Story, 100), health)
+    Lane::new(wants, None, Queue::new(keep, 100), health)
 }
 
 fn wants(min_severity: Severity, only: &[&str], except: &[&str]) -> Wants {
@@ -81,4 +85,20 @@ fn a_failure_is_remembered_until_the_next_success() {
     state.succeeded();
     assert!(state.health.last_error.is_none() && state.health.last_success.is_some());
     assert!(state.not_before.is_none());
+}
+
+#[test]
+fn after_a_restart_only_those_who_forget_are_told_again() {
+    use Severity::{Critical, Warning};
+
+    let firing = alert(Critical, Status::Firing);
+    for (keep, is_told) in [(Keep::Story, false), (Keep::Newest, true)] {
+        let lane = lane_that(keep, wants(Critical, &[], &[]));
+        assert_eq!(lane.resume(&firing), is_told);
+        // What waits already is not doubled.
+        assert!(!lane.resume(&firing));
+        // It is known to have been told: its end is wanted.
+        assert!(lane.send(&alert(Warning, Status::Resolved)));
+        assert!(!lane.resume(&alert(Warning, Status::Firing)));
+    }
 }
