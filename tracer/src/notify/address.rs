@@ -36,6 +36,23 @@ impl Address {
         self.0.to_string()
     }
 
+    /// The parts of it that may be secrets, longest first: of one from a file (`all`), whatever comes
+    /// after the host, else what comes after the question mark.
+    #[must_use]
+    pub fn secrets(&self, all: bool) -> Vec<String> {
+        let path = self.0.path().trim_end_matches('/');
+        let parts = [
+            all.then(|| self.0.path_and_query().map_or("", |both| both.as_str())),
+            all.then_some(path),
+            self.0.query(),
+        ];
+        let parts = parts.into_iter().flatten();
+        parts
+            .filter(|part| part.len() > 1)
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// It with `path` added.
     pub fn join(&self, path: &str) -> Result<Self> {
         let base = format!("{self}");
@@ -97,6 +114,18 @@ mod tests {
             let error = format!("{:#}", Address::parse(wrong).unwrap_err());
             assert!(!error.contains("s3cret"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_comes_after_the_host_may_be_a_secret() {
+        let address = Address::parse("https://host/T0/s3cret?q=1").unwrap();
+        assert_eq!(
+            address.secrets(true),
+            ["/T0/s3cret?q=1", "/T0/s3cret", "q=1"]
+        );
+        assert_eq!(address.secrets(false), ["q=1"]);
+        let address = Address::parse("https://host").unwrap();
+        assert!(address.secrets(true).is_empty());
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Alertmanager {
 
     fn post(&mut self, alerts: &[Value]) -> Result<(), Failure> {
         self.client
-            .post("/api/v2/alerts", &[], &Value::from(alerts))
+            .post("/api/v2/alerts", &[], &Value::from(alerts), None)
     }
 
     fn entry(&self, alert: &Alert, now: Timestamp) -> Value {

@@ -60,9 +60,9 @@ pub struct Config {
     /// How long one attempt may take.
     pub timeout: Option<String>,
     /// Address of the receiver (alertmanager, webhook).
-    pub url: Option<String>,
+    pub url: Option<Url>,
     /// Addresses of all instances of an Alertmanager.
-    pub urls: Option<Vec<String>>,
+    pub urls: Option<Vec<Url>>,
     /// A file that holds the address, where that is a secret.
     pub url_file: Option<PathBuf>,
     /// A file that holds a token which is sent as `Authorization: Bearer`.
@@ -85,6 +85,17 @@ pub struct Config {
     pub facility: Option<Facility>,
     /// What is written to stdout.
     pub format: Option<Format>,
+}
+
+/// An address as it is written. It may hold what is not to be shown, and is not.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Url(String);
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[hidden]")
+    }
 }
 
 /// What kind of receiver it is.
@@ -372,7 +383,7 @@ fn receiver(config: &Config) -> Result<Receiver> {
             let body = body(config)?;
             let url = match (&config.url, &config.url_file, &body) {
                 (Some(_), Some(_), _) => bail!("either `url` or `url_file`, not both"),
-                (Some(url), None, _) => Place::Address(Address::parse(url)?),
+                (Some(url), None, _) => Place::Address(Address::parse(&url.0)?),
                 (None, Some(path), _) => Place::File(absolute("url_file", path)?),
                 (None, None, Body::Pagerduty(_)) => Place::Address(Address::parse(PAGERDUTY)?),
                 (None, None, _) => bail!("where to? Give `url`, or `url_file` if it is a secret"),
@@ -407,7 +418,7 @@ fn receiver(config: &Config) -> Result<Receiver> {
 }
 
 fn instances(config: &Config) -> Result<Vec<Place>> {
-    let urls: Vec<&String> = match (&config.url, &config.urls, &config.url_file) {
+    let urls: Vec<&Url> = match (&config.url, &config.urls, &config.url_file) {
         (Some(url), None, None) => vec![url],
         (None, Some(urls), None) => urls.iter().collect(),
         (None, None, Some(path)) => return Ok(vec![Place::File(absolute("url_file", path)?)]),
@@ -417,7 +428,7 @@ fn instances(config: &Config) -> Result<Vec<Place>> {
     ensure!(!urls.is_empty(), "`urls` is empty");
     let mut addresses = Vec::new();
     for url in urls {
-        let address = Address::parse(url)?;
+        let address = Address::parse(&url.0)?;
         ensure!(
             !addresses.contains(&address),
             "{address} is there twice, and would be sent everything twice"

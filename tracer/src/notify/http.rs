@@ -21,11 +21,14 @@ use super::{
     config::{Access, Place},
     receiver::Failure,
     secret::Secret,
+    wording,
 };
 use crate::text;
 
-/// Bytes of an answer that are read, to say why it refused.
-const MAX_ANSWER: u64 = 512;
+/// Bytes of an answer that are read, to say why it refused, and that are shown. Secrets are hidden in
+/// between, so that none is cut and then not recognised.
+const MAX_ANSWER: u64 = 64 * 1024;
+const MAX_SHOWN: usize = 300;
 /// Bytes of a file of certificates at most.
 const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
 
@@ -58,12 +61,13 @@ impl Client {
         }
     }
 
-    /// Sends `body` to the receiver's address with `path` added.
+    /// Sends `body`, which may hold a `secret`, to the receiver's address with `path` added.
     pub(super) fn post(
         &mut self,
         path: &str,
         headers: &[(&str, &str)],
         body: &Value,
+        secret: Option<&Secret>,
     ) -> Result<(), Failure> {
         let (address, mut secrets) = self.address(path)?;
         let token = match &self.token_file {
@@ -81,6 +85,7 @@ impl Client {
             request = request.header("authorization", format!("Bearer {}", token.reveal()));
         }
         secrets.extend(token);
+        secrets.extend(secret.map(|secret| Secret::part(secret.reveal().to_owned())));
         let body = serde_json::to_vec(body)
             .map_err(|error| Failure::Never(format!("the alert cannot be written: {error}")))?;
         match request.send(&body[..]) {
@@ -91,15 +96,18 @@ impl Client {
 
     /// The whole address, and what of it must not come back in messages.
     fn address(&self, path: &str) -> Result<(Address, Vec<Secret>), Failure> {
-        let (address, secrets) = match &self.place {
-            Place::Address(address) => (address.clone(), Vec::new()),
+        let (address, is_secret) = match &self.place {
+            Place::Address(address) => (address.clone(), false),
             Place::File(file) => {
                 let secret = Secret::read(file).map_err(|error| wrong(&error))?;
                 let address =
                     Address::parse(secret.reveal()).with_context(|| format!("{}", file.display()));
-                (address.map_err(|error| wrong(&error))?, vec![secret])
+                (address.map_err(|error| wrong(&error))?, true)
             }
         };
+        // A server's answer likes to repeat the path that it does not know.
+        let secrets = address.secrets(is_secret).into_iter().map(Secret::part);
+        let secrets = secrets.collect();
         let address = if path.is_empty() {
             address
         } else {
@@ -217,7 +225,7 @@ fn understand(mut answer: Response<Body>, secrets: &[Secret]) -> Result<(), Fail
     for secret in secrets {
         said = secret.hide_in(&said);
     }
-    let said = text::terminal(said.as_bytes());
+    let said = text::terminal(wording::cut(&said, MAX_SHOWN).as_bytes());
     let colon = if said.is_empty() { "" } else { ": " };
     let why = format!("answered {}{colon}{said}", status.as_u16());
     match status.as_u16() {

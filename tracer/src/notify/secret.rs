@@ -29,6 +29,11 @@ impl Secret {
         Ok(Self(secret.to_owned()))
     }
 
+    /// A part of something that is secret.
+    pub(super) fn part(text: String) -> Self {
+        Self(text)
+    }
+
     pub(super) fn reveal(&self) -> &str {
         &self.0
     }

@@ -46,24 +46,13 @@ impl Receiver for Webhook {
                 let key =
                     Secret::read(path).map_err(|error| Failure::later(format!("{error:#}")))?;
                 let body = pagerduty(alert, key.reveal());
-                let result = self.client.post("", &[], &body);
-                return result.map_err(|failure| hide(failure, &key));
+                return self.client.post("", &[], &body, Some(&key));
             }
         };
         // The same for every attempt, so that a receiver can tell what it already has.
         let key = key(alert);
-        self.client.post("", &[("idempotency-key", &key)], &body)
-    }
-}
-
-/// The receiver may have quoted what it was sent.
-fn hide(failure: Failure, secret: &Secret) -> Failure {
-    match failure {
-        Failure::Later { why, after } => Failure::Later {
-            why: secret.hide_in(&why),
-            after,
-        },
-        Failure::Never(why) => Failure::Never(secret.hide_in(&why)),
+        let headers = [("idempotency-key", &*key)];
+        self.client.post("", &headers, &body, None)
     }
 }
 
