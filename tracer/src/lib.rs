@@ -17,6 +17,7 @@ pub mod event;
 pub mod filter;
 pub mod kernel;
 pub mod metrics;
+pub mod notify;
 pub mod queues;
 pub mod record;
 pub mod sink;

@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[&str] = &[
     "php-fpm",
     "gunicorn",
     "systemd", // systemd-socket-activate: listeners that are handed on by exec
+    "prometheus-alertmanager", // what alerts are delivered to
     "nodejs",  // acceptors and clients written in other languages
     "python3",
     "golang-go",
@@ -29,5 +30,6 @@ pub(crate) const TESTS: &[&str] = &[
     "curl",
     "iproute2", // routes of test networks
     "bpftool",  // shows what is loaded, independently of turnaway
+    "openssl",  // certificates for receivers of alerts
     "strace",   // shows what accept returned, independently of turnaway
 ];

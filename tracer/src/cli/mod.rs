@@ -64,6 +64,8 @@ pub fn main() -> ExitCode {
     };
     env_logger::Builder::new()
         .parse_filters(&cli.log)
+        // It would log addresses that are secrets.
+        .filter_module("ureq", log::LevelFilter::Warn)
         .format_timestamp_millis()
         .init();
     let result = match cli.command {
