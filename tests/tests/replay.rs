@@ -87,7 +87,7 @@ fn text_has_the_timeline_and_the_totals() {
         "pgbouncer (pid 812, pgbouncer.service) is out of file descriptors (1024 of 1024)",
         "nobody accepts",
         "haproxy (pid 900",
-        "1 incident of 31 records",
+        "1 incident of 33 records",
         "accept.emfile        4",
         "connect.refused      1",
     ] {

@@ -29,13 +29,13 @@ const MAX_EPISODES: usize = 10_000;
 /// Most victims of ended incidents that are remembered.
 const MAX_PAST: usize = 10_000;
 /// How long an ended incident is remembered: one that comes back within it takes longer to be over.
-const PAST: Duration = Duration::from_secs(3600);
+const PAST: Duration = Duration::from_hours(1);
 /// Most listeners whose accepted connections are kept for ratios.
 const MAX_ACCEPTED: usize = 10_000;
 /// Shortest time between two notifications that say more of the same incident; it doubles.
 const UPDATE: Duration = Duration::from_secs(30);
 /// An incident that lasts is told again after this; it doubles.
-const REMIND: Duration = Duration::from_secs(4 * 3600);
+const REMIND: Duration = Duration::from_hours(4);
 /// Most silences.
 const MAX_SILENCES: usize = 1000;
 /// Layout of [`Saved`].

@@ -25,7 +25,7 @@ const BELIEVED: Duration = Duration::from_secs(30);
 /// Starts of one process, told by two clocks that were read apart, differ by less.
 const SAME_START: SignedDuration = SignedDuration::from_secs(2);
 /// The most that a time to resolve is stretched to.
-const MAX_RESOLVE: Duration = Duration::from_secs(3600);
+const MAX_RESOLVE: Duration = Duration::from_hours(1);
 
 /// Where an incident stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ const MAX_PEERS: usize = 64;
 /// Most reasons that are told apart; there are fewer unless records are made up.
 const MAX_REASONS: usize = 1000;
 /// Within which a row's rate is.
-const RATE: Duration = Duration::from_secs(60);
+const RATE: Duration = Duration::from_mins(1);
 
 /// What is counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ pub struct Row {
 /// The rows; those not seen for longest make room, and are counted on as one.
 #[derive(Clone, Debug)]
 pub struct Rows {
-    rows: LinkedHashMap<RowKey, Row>,
+    told_apart: LinkedHashMap<RowKey, Row>,
     most: usize,
     totals: BTreeMap<Code, u64>,
     other: BTreeMap<Code, u64>,
@@ -107,7 +107,7 @@ impl Rows {
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self {
-            rows: LinkedHashMap::new(),
+            told_apart: LinkedHashMap::new(),
             most: most.max(1),
             totals: BTreeMap::new(),
             other: BTreeMap::new(),
@@ -124,12 +124,12 @@ impl Rows {
             add(&mut self.totals, &seen.reason, count);
         }
         let key = RowKey::new(seen);
-        if let Some(row) = self.rows.to_back(&key) {
+        if let Some(row) = self.told_apart.to_back(&key) {
             row.add(seen, now);
             return;
         }
-        if self.rows.len() >= self.most
-            && let Some((_, gone)) = self.rows.pop_front()
+        if self.told_apart.len() >= self.most
+            && let Some((_, gone)) = self.told_apart.pop_front()
             && gone.count > 0
         {
             add(&mut self.other, &gone.reason, gone.count);
@@ -150,12 +150,12 @@ impl Rows {
             window: Window::new(RATE),
         };
         row.add(seen, now);
-        self.rows.insert(key, row);
+        self.told_apart.insert(key, row);
     }
 
     /// The rows, those not seen for longest first.
     pub fn iter(&self) -> impl Iterator<Item = &Row> {
-        self.rows.values()
+        self.told_apart.values()
     }
 
     /// Failures by reason: all that were ever counted.
@@ -186,7 +186,7 @@ impl Rows {
     pub(super) fn save(&self) -> SavedRows {
         SavedRows {
             rows: self
-                .rows
+                .told_apart
                 .iter()
                 .map(|(key, row)| (key.clone(), row.clone()))
                 .collect(),
@@ -204,7 +204,7 @@ impl Rows {
             if index < too_many {
                 add(&mut rows.other, &row.reason, row.count);
             } else {
-                rows.rows.insert(key, row);
+                rows.told_apart.insert(key, row);
             }
         }
         rows

@@ -27,7 +27,6 @@ struct Slot {
 
 impl Window {
     /// An empty one.
-
     pub(super) fn new(span: Duration) -> Self {
         Self {
             span,
@@ -73,7 +72,6 @@ impl Window {
     }
 
     /// What was counted within the last `span`, which is no longer than the window.
-
     pub(super) fn within(&self, now: Duration, span: Duration) -> u64 {
         let oldest = self.number(now.saturating_sub(span));
         let slots = self.slots.iter().filter(|slot| slot.number >= oldest);

@@ -23,7 +23,7 @@ pub use text::{change, end};
 const MAX_LINE: u64 = 1 << 20;
 /// How far a record may lie behind those before it: exemplars are told at once, counts within a
 /// second or two. What lies further behind is of a clock that was set back.
-const LATE: Duration = Duration::from_secs(60);
+const LATE: Duration = Duration::from_mins(1);
 /// Most broken lines that are kept to be shown.
 const SHOWN: usize = 5;
 
@@ -45,19 +45,15 @@ impl Clock {
             self.latest = Some(time);
             return Duration::ZERO;
         };
-        match Duration::try_from(time.duration_since(latest)) {
-            Ok(passed) => {
+        let Ok(passed) = Duration::try_from(time.duration_since(latest)) else {
+            if latest.duration_since(time).unsigned_abs() > LATE {
                 self.latest = Some(time);
-                self.steady = self.steady.saturating_add(passed);
-                passed
             }
-            Err(_) => {
-                if latest.duration_since(time).unsigned_abs() > LATE {
-                    self.latest = Some(time);
-                }
-                Duration::ZERO
-            }
-        }
+            return Duration::ZERO;
+        };
+        self.latest = Some(time);
+        self.steady = self.steady.saturating_add(passed);
+        passed
     }
 
     /// Now, or some time before.
@@ -182,6 +178,7 @@ impl Replay {
     }
 
     /// The end of the records: what changes by their last second, and what still fires then.
+    #[must_use]
     pub fn finish(mut self) -> (Vec<Change>, Vec<IncidentRecord>, Totals) {
         // A failure of the last second is told at its end.
         let changes = self.pass(Duration::from_secs(1));

@@ -1,6 +1,6 @@
 //! Rules from a file of TOML (docs/rules.md).
 
-use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt, fs, mem, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, de};
@@ -11,7 +11,7 @@ use super::{Matcher, Rule, Rules, Silence, Trigger, defaults};
 use crate::alert::Severity;
 
 /// Longest window: what is counted in it is kept for as long.
-const MAX_WINDOW: Duration = Duration::from_secs(24 * 3600);
+const MAX_WINDOW: Duration = Duration::from_hours(24);
 /// Largest file.
 const MAX_BYTES: u64 = 4 << 20;
 /// Labels that turnaway sets itself.
@@ -85,7 +85,7 @@ pub(super) fn from_toml<T: de::DeserializeOwned>(text: &str, file: &str) -> Resu
 /// The line of a byte.
 pub(super) fn line_of(text: &str, at: usize) -> usize {
     let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
-    before.iter().filter(|byte| **byte == b'\n').count() + 1
+    memchr::memchr_iter(b'\n', before).count() + 1
 }
 
 /// What is wrong, and at which byte.
@@ -392,7 +392,7 @@ fn matcher(at: usize, reason: Reasons, texts: [Texts; 3], port: Ports) -> Result
 
 impl RawRule {
     /// The rule; what it does not say is as in the default rule of its name.
-    fn rule(self, at: usize, base: Option<&Rule>) -> Result<Rule, Wrong> {
+    fn rule(mut self, at: usize, base: Option<&Rule>) -> Result<Rule, Wrong> {
         let name = self.name.as_ref().clone();
         if name.is_empty() || name.chars().any(char::is_control) {
             return Err((
@@ -402,9 +402,13 @@ impl RawRule {
         }
         let mut matcher = matcher(
             at,
-            self.reason,
-            [self.comm, self.unit, self.container],
-            self.port,
+            mem::take(&mut self.reason),
+            [
+                mem::take(&mut self.comm),
+                mem::take(&mut self.unit),
+                mem::take(&mut self.container),
+            ],
+            mem::take(&mut self.port),
         )?;
         if matcher.reason.is_empty() {
             matcher.reason = base.map(|rule| rule.matcher.reason.clone()).ok_or((
@@ -412,6 +416,34 @@ impl RawRule {
                 format!("rule {name:?} has no reason; give one, such as reason = \"accept.*\""),
             ))?;
         }
+        let trigger = self.trigger(at, base, &matcher)?;
+        self.check_labels()?;
+        let time = |own: Option<Time>, base: Option<Duration>, default: Duration| {
+            own.map(|time| time.0).or(base).unwrap_or(default)
+        };
+        Ok(Rule {
+            name,
+            matcher,
+            trigger,
+            hold: time(self.r#for, base.map(|rule| rule.hold), Duration::ZERO),
+            resolve_after: time(
+                self.resolve_after,
+                base.map(|rule| rule.resolve_after),
+                defaults::RESOLVE_AFTER,
+            ),
+            severity: self
+                .severity
+                .or(base.map(|rule| rule.severity))
+                .unwrap_or(Severity::Warning),
+            labels: self
+                .labels
+                .into_iter()
+                .map(|(label, value)| (label.into_inner(), value))
+                .collect(),
+        })
+    }
+
+    fn trigger(&self, at: usize, base: Option<&Rule>, matcher: &Matcher) -> Result<Trigger, Wrong> {
         let trigger = Trigger {
             count: self
                 .count
@@ -469,6 +501,10 @@ impl RawRule {
                 ));
             }
         }
+        Ok(trigger)
+    }
+
+    fn check_labels(&self) -> Result<(), Wrong> {
         for label in self.labels.keys() {
             let text = label.as_ref();
             let good = text.chars().enumerate().all(|(index, char)| {
@@ -483,28 +519,6 @@ impl RawRule {
                 ));
             }
         }
-        let time = |own: Option<Time>, base: Option<Duration>, default: Duration| {
-            own.map(|time| time.0).or(base).unwrap_or(default)
-        };
-        Ok(Rule {
-            name,
-            matcher,
-            trigger,
-            hold: time(self.r#for, base.map(|rule| rule.hold), Duration::ZERO),
-            resolve_after: time(
-                self.resolve_after,
-                base.map(|rule| rule.resolve_after),
-                defaults::RESOLVE_AFTER,
-            ),
-            severity: self
-                .severity
-                .or(base.map(|rule| rule.severity))
-                .unwrap_or(Severity::Warning),
-            labels: self
-                .labels
-                .into_iter()
-                .map(|(label, value)| (label.into_inner(), value))
-                .collect(),
-        })
+        Ok(())
     }
 }

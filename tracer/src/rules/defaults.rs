@@ -7,9 +7,9 @@ use crate::alert::Severity::{self, Critical, Warning};
 
 /// How long an incident must be quiet before it is over: a client that is turned away tries
 /// again within seconds, and a pooler accepts again for some seconds between two failures.
-pub(super) const RESOLVE_AFTER: Duration = Duration::from_secs(60);
+pub(super) const RESOLVE_AFTER: Duration = Duration::from_mins(1);
 /// Within which failures are counted where a rule does not say.
-pub(super) const WINDOW: Duration = Duration::from_secs(60);
+pub(super) const WINDOW: Duration = Duration::from_mins(1);
 
 /// Name, reasons, failures within [`WINDOW`], severity.
 ///

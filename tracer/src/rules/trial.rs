@@ -31,7 +31,7 @@ const START: i64 = 1_767_225_600;
 /// Most records that one entry stands for.
 const MAX_TIMES: u32 = 1_000_000;
 /// How long after the last record alerts are still waited for, where it does not say.
-const AFTER: Duration = Duration::from_secs(3600);
+const AFTER: Duration = Duration::from_hours(1);
 /// By how much an alert may come later than expected, where it does not say.
 const WITHIN: Duration = Duration::from_secs(3);
 
