@@ -3,6 +3,8 @@
 mod doctor;
 mod errors;
 mod output;
+mod replay;
+mod rules;
 mod trace;
 
 use std::{
@@ -48,6 +50,12 @@ enum Command {
     Trace(Box<trace::Args>),
     /// Say what can be seen on this kernel, and what cannot
     Doctor(doctor::Args),
+    /// Show the incidents in recorded events
+    Replay(replay::Args),
+    /// Say whether a configuration is right
+    CheckConfig(rules::CheckArgs),
+    /// Try rules on recorded events
+    Rules(rules::Args),
 }
 
 /// Runs the command that the process was started with.
@@ -71,6 +79,9 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Trace(args) => trace::run(*args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::CheckConfig(args) => rules::check(&args),
+        Command::Rules(args) => rules::run(&args),
     };
     match result {
         Ok(code) => code,

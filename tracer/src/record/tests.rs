@@ -152,6 +152,7 @@ fn all_records() -> Vec<Value> {
             output: u64::MAX,
         },
     ));
+    records.extend(crate::incident::tests::samples().into_iter().map(value));
     records
 }
 
@@ -251,6 +252,22 @@ fn the_schema_has_no_field_that_no_record_has() {
     };
     for record in all_records() {
         note(record["type"].as_str().expect("a type"), &record);
+        if record["type"] == "incident" {
+            note("victim", &record["victim"]);
+            note("incident_process", &record["victim"]["process"]);
+            note("incident_fd", &record["fd"]);
+            for (list, definition) in [
+                ("reasons", "incident_reason"),
+                ("listeners", "incident_listener"),
+                ("sufferers", "sufferer"),
+                ("timeline", "timeline"),
+            ] {
+                for one in record[list].as_array().into_iter().flatten() {
+                    note(definition, one);
+                }
+            }
+            continue;
+        }
         let totals = record["totals"].as_array().cloned().unwrap_or_default();
         for total in &totals {
             note("total", total);
@@ -308,6 +325,10 @@ fn every_field_is_documented() {
         "wait_slot" => format!("`listeners[].waited.histogram[].{field}`"),
         "holder" => format!("`holders[].{field}`"),
         "peer" => format!("`peer.{field}`"),
+        "victim" => format!("`victim.{field}`"),
+        "incident_reason" => format!("`reasons[].{field}`"),
+        "sufferer" => format!("`sufferers[].{field}`"),
+        "timeline" => format!("`timeline[].{field}`"),
         "held_kind" => format!("`kinds[].{field}`"),
         "held_sockets" => format!("`sockets[].{field}`"),
         "held_file" => format!("`files[].{field}`"),
@@ -342,7 +363,7 @@ fn the_documents_examples_fit_the_schema() {
         assert!(errors.is_empty(), "{errors:#?} in {record:#}");
         *kinds.entry(record["type"].to_string()).or_insert(0) += 1;
     }
-    assert_eq!(kinds.len(), 3, "one example of each type: {kinds:?}");
+    assert_eq!(kinds.len(), 4, "one example of each type: {kinds:?}");
 }
 
 #[test]

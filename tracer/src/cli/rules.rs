@@ -1,0 +1,60 @@
+//! `turnaway check-config` and `turnaway rules`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::rules::{self, trial::Trial};
+
+/// Where the configuration is, unless another is given.
+pub(super) const CONFIG: &str = "/etc/turnaway/turnaway.toml";
+
+/// Says whether a configuration is right, and if not, where.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 it is right, 1 it is not, 2 wrong usage")]
+pub(super) struct CheckArgs {
+    /// The configuration (docs/rules.md)
+    #[arg(default_value = CONFIG)]
+    file: PathBuf,
+}
+
+pub(super) fn check(args: &CheckArgs) -> Result<ExitCode> {
+    let rules = rules::load(&args.file)?;
+    super::print(&format!(
+        "{}: right: {} rules, {} ignored, {} silences\n",
+        args.file.display(),
+        rules.rules.len(),
+        rules.ignore.len(),
+        rules.silences.len()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tries rules on recorded events.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compare the alerts that recorded events give with those that are expected
+    #[command(after_help = "Exit codes: 0 they are as expected, 1 they are not, 2 wrong usage")]
+    Test {
+        /// What is recorded and what is expected (docs/rules.md)
+        file: PathBuf,
+    },
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let Command::Test { file } = &args.command;
+    let outcome = Trial::load(file)?.run()?;
+    super::print(&outcome.text())?;
+    Ok(if outcome.is_as_expected() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
