@@ -238,7 +238,10 @@ impl Episode {
     pub(super) fn note(&mut self, seen: &Observation, keys: &[Key], rules: &Rules, now: Duration) {
         self.touched = now;
         self.started = self.started.min(seen.first());
-        self.last = self.last.max(seen.last());
+        // That a state lasts is of account for as long as the state is.
+        if seen.kind != Kind::Lasting {
+            self.last = self.last.max(seen.last());
+        }
         for key in keys {
             if self.keys.len() < MAX_KEYS && !self.keys.contains(key) {
                 self.keys.push(key.clone());
