@@ -511,17 +511,6 @@ impl Episode {
                     .is_some_and(|rule| !rule.is_of_pressure())
         };
         let has_main = self.watches.iter().any(is_main);
-        for level in &self.levels {
-            if level.reason.as_str() == "queue.stalled" {
-                self.waited = self.waited.max(Some(now.saturating_sub(level.since)));
-            }
-            if !level.unconfirmed
-                && self.state == State::Firing
-                && !(has_main && level.reason.is_pressure())
-            {
-                self.last = self.last.max(wall);
-            }
-        }
         let (mut firing, mut over, mut waits) = (None, true, !self.levels.is_empty());
         let mut watches = std::mem::take(&mut self.watches);
         watches.retain_mut(|watch| {
@@ -575,6 +564,18 @@ impl Episode {
             true
         });
         self.watches = watches;
+        let has_main = self.watches.iter().any(is_main);
+        for level in &self.levels {
+            if level.reason.as_str() == "queue.stalled" {
+                self.waited = self.waited.max(Some(now.saturating_sub(level.since)));
+            }
+            if !level.unconfirmed
+                && self.state == State::Firing
+                && !(has_main && level.reason.is_pressure())
+            {
+                self.last = self.last.max(wall);
+            }
+        }
         match firing {
             Some(severity) => {
                 self.severity = self.severity.max(severity);
