@@ -38,13 +38,9 @@ pub fn root<'a>(codes: impl IntoIterator<Item = &'a Code>) -> Option<&'a Code> {
     let ordered = order(codes);
     ordered
         .iter()
-        .find(|code| !is_pressure(code))
+        .find(|code| !code.is_pressure())
         .or(ordered.first())
         .copied()
-}
-
-fn is_pressure(code: &Code) -> bool {
-    matches!(code.as_str(), "fd.pressure" | "fd.table_pressure")
 }
 
 #[cfg(test)]

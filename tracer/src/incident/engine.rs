@@ -426,7 +426,10 @@ impl Engine {
 
     /// Begins an incident, if a rule is about it.
     fn open(&mut self, seen: &Observation, keys: &Keys) -> Option<u64> {
-        if seen.kind == Kind::Ended || self.rules.about(seen).next().is_none() {
+        // What lasts began some time: had it been worth an incident, it would be one.
+        if matches!(seen.kind, Kind::Ended | Kind::Lasting)
+            || self.rules.about(seen).next().is_none()
+        {
             return None;
         }
         if self.episodes.len() >= MAX_EPISODES {

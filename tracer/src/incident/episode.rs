@@ -238,7 +238,10 @@ impl Episode {
     pub(super) fn note(&mut self, seen: &Observation, keys: &[Key], rules: &Rules, now: Duration) {
         self.touched = now;
         self.started = self.started.min(seen.first());
-        self.last = self.last.max(seen.last());
+        // That a state lasts is of account for as long as the state is.
+        if seen.kind != Kind::Lasting {
+            self.last = self.last.max(seen.last());
+        }
         for key in keys {
             if self.keys.len() < MAX_KEYS && !self.keys.contains(key) {
                 self.keys.push(key.clone());
@@ -500,9 +503,14 @@ impl Episode {
         self.levels.retain(|level| {
             !((level.repeated || level.unconfirmed) && now.saturating_sub(level.seen) >= BELIEVED)
         });
-        if self.levels.iter().any(|level| !level.unconfirmed) && self.state == State::Firing {
-            self.last = self.last.max(wall);
-        }
+        // A limit that is still near does not keep up an incident that it has led to.
+        let is_main = |watch: &Watch| {
+            watch.firing
+                && rules
+                    .named(&watch.rule)
+                    .is_some_and(|rule| !rule.is_of_pressure())
+        };
+        let has_main = self.watches.iter().any(is_main);
         let (mut firing, mut over, mut waits) = (None, true, !self.levels.is_empty());
         let mut watches = std::mem::take(&mut self.watches);
         watches.retain_mut(|watch| {
@@ -548,13 +556,26 @@ impl Episode {
                     .resolve_after
                     .saturating_mul(1 << self.flaps.min(10))
                     .min(MAX_RESOLVE.max(rule.resolve_after));
-                over &= (by_last || !holds) && quiet >= wanted;
+                over &=
+                    (has_main && rule.is_of_pressure()) || (by_last || !holds) && quiet >= wanted;
             } else {
                 waits |= holds || sum > 0 || now.saturating_sub(watch.seen) < trigger.window;
             }
             true
         });
         self.watches = watches;
+        let has_main = self.watches.iter().any(is_main);
+        for level in &self.levels {
+            if level.reason.as_str() == "queue.stalled" {
+                self.waited = self.waited.max(Some(now.saturating_sub(level.since)));
+            }
+            if !level.unconfirmed
+                && self.state == State::Firing
+                && !(has_main && level.reason.is_pressure())
+            {
+                self.last = self.last.max(wall);
+            }
+        }
         match firing {
             Some(severity) => {
                 self.severity = self.severity.max(severity);

@@ -442,6 +442,33 @@ fn the_pooler_is_one_incident_in_order_with_the_sufferer() {
 }
 
 #[test]
+fn a_limit_that_stays_near_does_not_keep_up_what_it_led_to() {
+    let mut run = Run::new();
+    let pressure = |kind, ms| Observation {
+        listener: None,
+        ..seen("fd.pressure", kind, ms, pooler(), 0)
+    };
+    run.see(&pressure(Kind::Began, 1_000));
+    run.see(&emfile(count(5, 10_000), 10_000));
+    for second in 11..200 {
+        run.see(&pressure(Kind::Lasting, second * 1_000));
+    }
+    run.until(300);
+    let whats = run.whats();
+    assert_eq!(*whats.last().unwrap(), (70, What::Resolved), "{whats:?}");
+    assert_eq!(run.last().record.ended, Some(wall(10_000)));
+
+    // Alone, it lasts until it has passed.
+    let mut run = Run::new();
+    run.see(&pressure(Kind::Began, 1_000));
+    run.until(300);
+    assert_eq!(run.engine.incidents().len(), 1);
+    run.see(&pressure(Kind::Ended, 300_000));
+    run.until(400);
+    assert!(run.engine.is_idle());
+}
+
+#[test]
 fn clients_that_failed_before_their_servers_first_failure_are_taken_up() {
     let mut run = Run::new();
     run.see(&refused(count(3, 1_000), 1_000, None));

@@ -34,6 +34,18 @@ impl Code {
         self.0.split('.').next().unwrap_or_default()
     }
 
+    /// Whether it begins, lasts and ends, instead of happening.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        self.0 == "queue.stalled" || self.is_pressure()
+    }
+
+    /// Whether it is a limit that comes near, which turns nobody away yet.
+    #[must_use]
+    pub fn is_pressure(&self) -> bool {
+        matches!(self.as_str(), "fd.pressure" | "fd.table_pressure")
+    }
+
     /// Whether it is about a connection that a process of this host wanted to make, which then
     /// is the one that suffers.
     #[must_use]

@@ -28,10 +28,10 @@ impl Observation {
     ) -> Self {
         let mut fields = KeyFields::new(&failure.key, &failure.listener, who, fd_used, clock);
         fields.peer = fields.peer.or(failure.peer.map(PeerFields::new));
-        let kind = match (failure.key.reason, failure.ended) {
-            (Reason::QueueStalled, false) => Kind::Began,
-            (Reason::QueueStalled, true) => Kind::Ended,
-            _ => Kind::Exemplar,
+        let kind = match (Code::from(failure.key.reason).lasts(), failure.ended) {
+            (true, false) => Kind::Began,
+            (true, true) => Kind::Ended,
+            (false, _) => Kind::Exemplar,
         };
         let time = clock.wall_of_monotonic(failure.monotonic_ns);
         let mut seen = Self::new(host, time, failure.key.reason, kind, fields);

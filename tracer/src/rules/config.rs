@@ -8,7 +8,7 @@ use toml::Spanned;
 use turnaway_common::Reason;
 
 use super::{Matcher, Rule, Rules, Silence, Trigger, defaults};
-use crate::alert::Severity;
+use crate::{alert::Severity, observation::Code};
 
 /// Longest window: what is counted in it is kept for as long.
 const MAX_WINDOW: Duration = Duration::from_hours(24);
@@ -482,12 +482,7 @@ impl RawRule {
             ));
         }
         if let Some(duration) = &self.duration {
-            let lasts = |reason: &String| {
-                matches!(
-                    reason.as_str(),
-                    "queue.stalled" | "fd.pressure" | "fd.table_pressure"
-                )
-            };
+            let lasts = |reason: &String| Code::new(reason).lasts();
             if !matcher.reason.iter().all(lasts) {
                 return Err((
                     duration.span().start,

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 pub use config::{ConfigError, load, parse};
 pub use matcher::{Matcher, Subject};
 
-use crate::{alert::Severity, observation::Observation};
+use crate::{
+    alert::Severity,
+    observation::{Code, Observation},
+};
 
 /// Everything that decides what becomes an alert.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +73,15 @@ pub struct Silence {
     pub until: Timestamp,
     /// Why.
     pub comment: Option<String>,
+}
+
+impl Rule {
+    /// Whether it is about limits that come near, and about nothing that turns anybody away.
+    #[must_use]
+    pub fn is_of_pressure(&self) -> bool {
+        let mut reasons = self.matcher.reason.iter();
+        !self.matcher.reason.is_empty() && reasons.all(|reason| Code::new(reason).is_pressure())
+    }
 }
 
 impl Default for Rules {
