@@ -311,6 +311,22 @@ impl Attributor {
         }
     }
 
+    /// Who accepts somewhere, without a search for others who hold the listener; nobody where it
+    /// is gone.
+    pub fn acceptor(&mut self, id: ProcessId) -> Who {
+        let party = self
+            .task(id)
+            .and_then(|(task, stat)| party(id, &task, &stat));
+        let party = party.map(|party| Party {
+            identity: self.process(party.id, &party.facts),
+            ..party
+        });
+        Who {
+            party,
+            ..Who::default()
+        }
+    }
+
     /// Who a process is that has done nothing: `None` where it is gone.
     pub fn of_pid(&mut self, pid: u32) -> Option<Rc<Identity>> {
         let (task, stat) = self.living(pid)?;

@@ -73,7 +73,7 @@ fn speed(text: &str) -> Result<Speed, String> {
 /// The rules of a file, or the default ones.
 pub(super) fn rules(config: Option<&PathBuf>) -> Result<Rules> {
     match config {
-        Some(path) => Ok(rules::load(path)?),
+        Some(path) => Ok(rules::load(path)?.rules),
         None => Ok(Rules::default()),
     }
 }

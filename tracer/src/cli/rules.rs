@@ -20,13 +20,15 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn check(args: &CheckArgs) -> Result<ExitCode> {
-    let rules = rules::load(&args.file)?;
+    let all = rules::load(&args.file)?;
+    let rules = &all.rules;
     super::print(&format!(
-        "{}: right: {} rules, {} ignored, {} silences\n",
+        "{}: right: {} rules, {} ignored, {} silences, {} to notify\n",
         args.file.display(),
         rules.rules.len(),
         rules.ignore.len(),
-        rules.silences.len()
+        rules.silences.len(),
+        all.notifiers.len()
     ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use toml::Spanned;
 use turnaway_common::Reason;
 
 use super::{Matcher, Rule, Rules, Silence, Trigger, defaults};
-use crate::{alert::Severity, observation::Code};
+use crate::{alert::Severity, metrics, notify, observation::Code};
 
 /// Longest window: what is counted in it is kept for as long.
 const MAX_WINDOW: Duration = Duration::from_hours(24);
@@ -42,8 +42,21 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// The whole configuration of the daemon.
+#[derive(Debug, Default)]
+pub struct Configuration {
+    /// What becomes an alert.
+    pub rules: Rules,
+    /// Who is told.
+    pub notifiers: Vec<notify::config::Notifier>,
+    /// Where metrics are served, if not where they are by default.
+    pub listen: Option<metrics::Listen>,
+    /// Most series in a family of metrics, if not as many as by default.
+    pub max_series: Option<usize>,
+}
+
 /// Reads a file of rules.
-pub fn load(path: &Path) -> Result<Rules, ConfigError> {
+pub fn load(path: &Path) -> Result<Configuration, ConfigError> {
     let file = path.display().to_string();
     let failed = |text: String| ConfigError {
         file: file.clone(),
@@ -60,16 +73,44 @@ pub fn load(path: &Path) -> Result<Rules, ConfigError> {
     }
     let text = fs::read_to_string(path)
         .map_err(|error| failed(format!("cannot read it: {error}; it must be TOML in UTF-8")))?;
-    parse(&text, &file)
+    configuration(&text, &file)
 }
 
-/// Reads rules; `file` is what errors call it.
+/// Reads rules and nothing else of a configuration; `file` is what errors call it.
+#[cfg(test)]
 pub fn parse(text: &str, file: &str) -> Result<Rules, ConfigError> {
-    let raw: RawFile = from_toml(text, file)?;
-    raw.rules().map_err(|(at, what)| ConfigError {
+    configuration(text, file).map(|all| all.rules)
+}
+
+/// Reads a configuration; `file` is what errors call it.
+pub fn configuration(text: &str, file: &str) -> Result<Configuration, ConfigError> {
+    let mut raw: RawFile = from_toml(text, file)?;
+    let failed = |text: String| ConfigError {
+        file: file.to_owned(),
+        line: None,
+        text,
+    };
+    let notifiers = notify::config::understand(&mem::take(&mut raw.notify))
+        .map_err(|error| failed(format!("{error:#}")))?;
+    let metrics = mem::take(&mut raw.metrics);
+    let listen = match metrics.listen {
+        Some(listen) => Some(
+            listen
+                .parse()
+                .map_err(|why| failed(format!("metrics.listen: {why}")))?,
+        ),
+        None => None,
+    };
+    let rules = raw.rules().map_err(|(at, what)| ConfigError {
         file: file.to_owned(),
         line: Some(line_of(text, at)),
         text: what,
+    })?;
+    Ok(Configuration {
+        rules,
+        notifiers,
+        listen,
+        max_series: metrics.max_series,
     })
 }
 
@@ -103,6 +144,19 @@ pub(super) struct RawFile {
     ignore: Vec<Spanned<RawIgnore>>,
     #[serde(default)]
     silence: Vec<Spanned<RawSilence>>,
+    /// Who is told (docs/notify.md).
+    #[serde(default)]
+    notify: Vec<notify::config::Config>,
+    #[serde(default)]
+    metrics: RawMetrics,
+}
+
+/// Where metrics are served (docs/metrics.md).
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMetrics {
+    listen: Option<String>,
+    max_series: Option<usize>,
 }
 
 fn yes() -> bool {

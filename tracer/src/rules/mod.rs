@@ -10,7 +10,9 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use config::{ConfigError, load, parse};
+#[cfg(test)]
+pub(crate) use config::parse;
+pub use config::{ConfigError, Configuration, load};
 pub use matcher::{Matcher, Subject};
 
 use crate::{

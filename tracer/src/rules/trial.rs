@@ -146,7 +146,7 @@ impl Trial {
             bail!("{name}: give either records = \"FILE\" or [[record]], not both");
         }
         let rules = match &raw.config {
-            Some(config) => super::load(&folder.join(config))?,
+            Some(config) => super::load(&folder.join(config))?.rules,
             None => Rules::default(),
         };
         Ok(Self { raw, rules, folder })

@@ -4,6 +4,7 @@ mod descriptors;
 mod output;
 mod pipeline;
 mod watch;
+mod watcher;
 
 use std::{
     io::{self, Write as _},
@@ -14,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tokio::{
     io::unix::AsyncFd,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior},
 };
 use turnaway_common::Reason;
@@ -23,8 +24,10 @@ use descriptors::Watched;
 pub use output::Format;
 use pipeline::{Pipeline, READING};
 use watch::{Look, Watch};
+pub use watcher::{Reading, Watcher};
 
 use crate::{
+    attribute::timens::monotonic_ns,
     event::{Failure, Key, Op, ProcessId, Tier},
     filter::Filter,
     kernel::{
@@ -40,6 +43,8 @@ use crate::{
 
 /// Between two looks at least.
 const SOONEST: Duration = Duration::from_millis(200);
+/// Whoever watches is told what went well at listeners with each reading of so many.
+const LISTENERS_EVERY: u64 = 5;
 /// How long the first and the last look at queues may take.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -66,14 +71,24 @@ pub struct Options {
 
 /// Traces until it is told to stop, by a signal or by the options.
 pub fn run(options: &Options) -> Result<()> {
+    run_with(options, None)
+}
+
+/// The same, and shows everything to somebody who watches.
+pub fn run_with(options: &Options, watcher: Option<Box<dyn Watcher>>) -> Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?
-        .block_on(trace(options))
+        .block_on(trace(options, watcher))
 }
 
-async fn trace(options: &Options) -> Result<()> {
+async fn trace(options: &Options, watcher: Option<Box<dyn Watcher>>) -> Result<()> {
+    // Without somebody who reloads, a terminal that goes away ends the run.
+    let mut hangup = match watcher {
+        Some(_) => Some(signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?),
+        None => None,
+    };
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let session = Session::start(&options.session)?;
@@ -93,9 +108,10 @@ async fn trace(options: &Options) -> Result<()> {
         );
     }
     let ring = readable(&session).context("cannot wait for the ring buffer")?;
-    let mut run = Run::new(options, session)?;
+    let mut run = Run::new(options, session, watcher)?;
     run.first_look().await?;
     run.announce();
+    run.pipeline.begun();
 
     let deadline = options.duration.map(|duration| Instant::now() + duration);
     let mut readings = tokio::time::interval_at(Instant::now() + READING, READING);
@@ -105,6 +121,7 @@ async fn trace(options: &Options) -> Result<()> {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = until(deadline) => break,
+            () = next_hangup(&mut hangup) => run.pipeline.reload(),
             ready = ring.readable() => {
                 let mut ready = ready.context("cannot wait for the ring buffer")?;
                 run.exemplars();
@@ -112,7 +129,10 @@ async fn trace(options: &Options) -> Result<()> {
             }
             () = until(run.queues.as_ref().map(|queues| queues.due)) => run.ask(),
             look = next_look(&mut run.queues) => run.look(&look),
-            _ = readings.tick() => run.counts()?,
+            due = readings.tick() => {
+                run.counts()?;
+                run.tell(due.elapsed())?;
+            }
         }
     }
     run.finish().await
@@ -121,6 +141,15 @@ async fn trace(options: &Options) -> Result<()> {
 /// Whether it is a connection that was closed at once where that is nothing new.
 fn is_usual(sheds: &Sheds, key: &Key) -> bool {
     key.reason == Reason::AcceptShed && key.socket_inode.is_some_and(|inode| sheds.is_usual(inode))
+}
+
+async fn next_hangup(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => {
+            hangup.recv().await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 async fn next_look(queues: &mut Option<Queues>) -> Look {
@@ -154,6 +183,7 @@ struct Run<'a> {
     sheds: Sheds,
     descriptors: Watched,
     jiffy: Option<Duration>,
+    readings: u64,
 }
 
 /// Queues that are looked at once a second.
@@ -172,7 +202,11 @@ struct Queues {
 }
 
 impl<'a> Run<'a> {
-    fn new(options: &'a Options, session: Session) -> Result<Self> {
+    fn new(
+        options: &'a Options,
+        session: Session,
+        watcher: Option<Box<dyn Watcher>>,
+    ) -> Result<Self> {
         let polls = session.polls_queues();
         let wants = |reason| options.session.filter.reasons & (1 << reason as u16) != 0;
         let wants_tables = wants(Reason::NetConntrackFull);
@@ -192,13 +226,14 @@ impl<'a> Run<'a> {
         Ok(Self {
             options,
             session,
-            pipeline: Pipeline::new(options),
+            pipeline: Pipeline::new(options, watcher),
             queues,
             sheds: Sheds::default(),
             descriptors: Watched::new(
                 options.session.filter.reasons & (1 << Reason::FdTablePressure as u16) != 0,
             ),
             jiffy: jiffies::length(),
+            readings: 0,
         })
     }
 
@@ -362,6 +397,37 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn sees(&self) -> Seen {
+        Seen {
+            accepts: self.session.is_hooked(HookName::Accepted),
+            shed: self.session.is_hooked(HookName::Shed)
+                && self.session.is_hooked(HookName::Accepted),
+            cookies: self.session.is_hooked(HookName::ListenQueue) && !self.session.polls_queues(),
+        }
+    }
+
+    /// Tells whoever watches how it goes, and what lasts.
+    fn tell(&mut self, lag: Duration) -> Result<()> {
+        self.readings += 1;
+        if let Some(queues) = &self.queues {
+            for failure in queues.stalls.lasting() {
+                self.pipeline.lasting(&failure);
+            }
+        }
+        let listeners = (self.readings % LISTENERS_EVERY == 0).then(|| {
+            (
+                self.session.listeners(),
+                self.sees(),
+                self.jiffy,
+                monotonic_ns(),
+            )
+        });
+        let losses = self.session.losses()?;
+        self.pipeline
+            .reading(losses, lag, self.session.hooks(), listeners);
+        Ok(())
+    }
+
     /// Counts what listeners dropped that were closed while the last look was under way.
     fn last_closed(&mut self) {
         let Some(drops) = self
@@ -385,12 +451,7 @@ impl<'a> Run<'a> {
                 None => log::warn!("the last look at queues took too long: totals may be too low"),
             }
         }
-        let see = Seen {
-            accepts: self.session.is_hooked(HookName::Accepted),
-            shed: self.session.is_hooked(HookName::Shed)
-                && self.session.is_hooked(HookName::Accepted),
-            cookies: self.session.is_hooked(HookName::ListenQueue) && !self.session.polls_queues(),
-        };
+        let see = self.sees();
         let listeners = self.session.listeners();
         self.session.detach()?;
         self.counts()?;

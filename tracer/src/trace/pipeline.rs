@@ -14,6 +14,7 @@ use turnaway_common::{ListenerStats, Reason, reason::errno};
 use super::{
     Options,
     output::{End, Output},
+    watcher::{Reading, Watcher},
 };
 use crate::{
     advice::{
@@ -70,6 +71,9 @@ pub(super) struct Pipeline<'a> {
     unwritten: HashMap<Key, Growth>,
     /// Lines that could not be written for want of a reader.
     lost_lines: u64,
+    /// Exemplars so far.
+    events: u64,
+    watcher: Option<Box<dyn Watcher>>,
 }
 
 /// What a counter grew by since it was last written.
@@ -93,7 +97,7 @@ impl Growth {
 }
 
 impl<'a> Pipeline<'a> {
-    pub(super) fn new(options: &'a Options) -> Self {
+    pub(super) fn new(options: &'a Options, watcher: Option<Box<dyn Watcher>>) -> Self {
         Self {
             options,
             attributor: Attributor::new(Path::new("/")),
@@ -108,6 +112,8 @@ impl<'a> Pipeline<'a> {
             lines: 0,
             unwritten: HashMap::new(),
             lost_lines: 0,
+            events: 0,
+            watcher,
         }
     }
 
@@ -143,6 +149,10 @@ impl<'a> Pipeline<'a> {
             .wants(&failure.key, &failure.listener, &who)
         {
             return;
+        }
+        self.events += 1;
+        if let Some(watcher) = &mut self.watcher {
+            watcher.failure(&failure, &who, &self.clock);
         }
         let show = !self.options.quiet && !self.done();
         let mut shown = false;
@@ -208,6 +218,9 @@ impl<'a> Pipeline<'a> {
             return;
         }
         let more = self.totals.count(&count);
+        if let Some(watcher) = &mut self.watcher {
+            watcher.count(&count, &who, &self.clock);
+        }
         if !self.options.counts {
             return;
         }
@@ -343,6 +356,79 @@ impl<'a> Pipeline<'a> {
         self.totals.waited(failure);
     }
 
+    /// Shows a state that lasts to whoever watches.
+    pub(super) fn lasting(&mut self, failure: &Failure) {
+        if self.watcher.is_none() {
+            return;
+        }
+        let mut key = failure.key;
+        let who = self.who(&mut key, &mut failure.process.clone());
+        if let Some(watcher) = &mut self.watcher
+            && self.options.filter.wants(&key, &failure.listener, &who)
+        {
+            watcher.lasting(failure, &who, &self.clock);
+        }
+    }
+
+    /// Hooks are in place.
+    pub(super) fn begun(&mut self) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.begun();
+        }
+    }
+
+    /// The configuration is to be read again.
+    pub(super) fn reload(&mut self) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.reload();
+        }
+    }
+
+    /// Tells whoever watches how it goes.
+    pub(super) fn reading(
+        &mut self,
+        losses: Losses,
+        lag: Duration,
+        hooks: &[HookStatus],
+        listeners: Option<(Vec<(u64, ListenerStats)>, Seen, Option<Duration>, u64)>,
+    ) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        let listeners = listeners.map(|(listeners, see, jiffy, now_ns)| {
+            let attributor = &mut self.attributor;
+            let mut listening: Vec<_> = listeners
+                .into_iter()
+                .map(|(inode, stats)| {
+                    let last = stats.last_accept_ns;
+                    let since = (last > 0).then(|| now_ns.saturating_sub(last));
+                    let one = Listening::new(inode, &stats, see, jiffy);
+                    (one, since.map(Duration::from_nanos))
+                })
+                .collect();
+            listening.sort_by_key(|(one, _)| (Reverse(one.accepted), one.inode));
+            listening.truncate(LISTENING);
+            for (one, _) in &mut listening {
+                // Not by a search for who holds it: there may be many.
+                if let Some(acceptor) = one.acceptor {
+                    one.who = attributor.acceptor(acceptor);
+                }
+            }
+            listening
+        });
+        let lines = watcher.reading(&Reading {
+            events: self.events,
+            losses,
+            output: self.lost_lines,
+            lag,
+            hooks,
+            listeners,
+        });
+        for line in lines {
+            self.must(line);
+        }
+    }
+
     /// Writes the summary and what is left, and ends.
     pub(super) fn finish(
         mut self,
@@ -353,6 +439,11 @@ impl<'a> Pipeline<'a> {
         jiffy: Option<Duration>,
     ) -> Result<()> {
         self.lost_lines += self.unwritten.len() as u64;
+        if let Some(mut watcher) = self.watcher.take() {
+            for line in watcher.end() {
+                self.must(line);
+            }
+        }
         let listeners = self.listening(listeners, see, jiffy);
         let summary = self.summary(losses, hooks, &listeners);
         self.must(summary);
