@@ -10,6 +10,7 @@ pub mod aggregate;
 pub mod alert;
 pub mod attribute;
 pub mod cli;
+pub mod daemon;
 pub mod descriptors;
 pub mod doctor;
 pub mod errno;

@@ -1,5 +1,6 @@
 //! The command line: one file a command, each from raw arguments to validated options.
 
+mod daemon;
 mod doctor;
 mod errors;
 mod output;
@@ -48,6 +49,8 @@ Exit codes:
 enum Command {
     /// Show connections that are turned away, as it happens
     Trace(Box<trace::Args>),
+    /// Watch always: alert when connections are turned away, and serve metrics
+    Daemon(daemon::Args),
     /// Say what can be seen on this kernel, and what cannot
     Doctor(doctor::Args),
     /// Show the incidents in recorded events
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         .init();
     let result = match cli.command {
         Command::Trace(args) => trace::run(*args),
+        Command::Daemon(args) => daemon::run(args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::CheckConfig(args) => rules::check(&args),

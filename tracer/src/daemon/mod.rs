@@ -17,10 +17,10 @@ use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
-    alert::{Alert, Severity},
+    alert::Severity,
     attribute::Who,
     event::{Count, Failure},
-    incident::{Change, Engine, IncidentRecord, Now, What},
+    incident::{Change, Engine, Now, What},
     kernel::jiffies,
     metrics::{self, Metrics, Moment},
     notify::Notifiers,
@@ -77,7 +77,7 @@ pub fn run(options: &Options) -> Result<()> {
         None => Some(configuration.listen.unwrap_or_default()),
     };
     if let Some(listen) = listen {
-        serve(Arc::clone(&metrics), listen)?;
+        serve(Arc::clone(&metrics), &listen)?;
     }
     let keeper = Keeper::start(state, Arc::clone(&notifiers))?;
     let daemon = Daemon {
@@ -101,14 +101,14 @@ fn load(options: &Options) -> Result<Configuration> {
 }
 
 /// Serves metrics from a thread of its own: a scrape takes no time of the capture's.
-fn serve(metrics: Arc<Metrics>, listen: metrics::Listen) -> Result<()> {
+fn serve(metrics: Arc<Metrics>, listen: &metrics::Listen) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the metrics' runtime")?;
     let server = {
         let _entered = runtime.enter();
-        metrics::Server::bind(&listen)?
+        metrics::Server::bind(listen)?
     };
     thread::Builder::new()
         .name("turnaway-metrics".to_owned())
@@ -308,7 +308,3 @@ impl Watcher for Daemon {
         lines
     }
 }
-
-/// Kept for the types in the documentation above.
-#[expect(dead_code, reason = "names what is told")]
-type Told = (Alert, IncidentRecord);

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, Sender},
     },
     thread::{self, JoinHandle},
@@ -89,7 +89,10 @@ impl State {
                 .ok()
                 .and_then(|saved| Engine::restore(rules.clone(), saved));
             if engine.is_none() {
-                log::warn!("{}: cannot be understood: incidents begin anew", path.display());
+                log::warn!(
+                    "{}: cannot be understood: incidents begin anew",
+                    path.display()
+                );
             }
             engine
         });
@@ -133,7 +136,6 @@ pub(super) struct Keeper {
 #[derive(Default)]
 struct Shared {
     notifiers: Mutex<Option<Arc<Notifiers>>>,
-    idle: Condvar,
 }
 
 impl Keeper {
@@ -172,9 +174,7 @@ impl Keeper {
 
     /// Lets go of who delivers.
     pub(super) fn pause(&self) {
-        let mut held = lock(&self.notifiers.notifiers);
-        held.take();
-        self.notifiers.idle.notify_all();
+        lock(&self.notifiers.notifiers).take();
     }
 
     /// Takes somebody else who delivers.

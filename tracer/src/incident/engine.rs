@@ -283,6 +283,13 @@ impl Engine {
             .collect()
     }
 
+    /// How many incidents may yet be told.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        let pending = |episode: &&Episode| episode.state == State::Pending;
+        self.episodes.values().filter(pending).count() as u64
+    }
+
     /// Whether any incident is open, told or not.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -29,7 +29,7 @@ mod wording;
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -59,8 +59,8 @@ pub struct Notifiers {
     lanes: Vec<Arc<Lane>>,
     bell: Bell,
     /// Each thread holds one end; all have ended when nobody does.
-    couriers: mpsc::Receiver<()>,
-    keeper: mpsc::Receiver<()>,
+    couriers: Mutex<mpsc::Receiver<()>>,
+    keeper: Mutex<mpsc::Receiver<()>>,
 }
 
 impl Notifiers {
@@ -103,8 +103,8 @@ impl Notifiers {
         Ok(Self {
             lanes,
             bell,
-            couriers,
-            keeper,
+            couriers: Mutex::new(couriers),
+            keeper: Mutex::new(keeper),
         })
     }
 
@@ -182,7 +182,8 @@ impl Drop for Notifiers {
 }
 
 /// Waits until nobody holds the other end.
-fn ended(ends: &mpsc::Receiver<()>, deadline: Instant) {
+fn ended(ends: &Mutex<mpsc::Receiver<()>>, deadline: Instant) {
+    let ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
     let left = deadline.saturating_duration_since(Instant::now());
     if ends.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
         log::debug!("left behind: a thread that is still busy");

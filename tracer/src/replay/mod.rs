@@ -1,7 +1,7 @@
 //! Recorded lines through the same engine, with a clock that follows them (pure but for the reader
 //! and the writer that are handed in).
 
-mod text;
+pub(crate) mod text;
 
 use std::{
     collections::BTreeMap,

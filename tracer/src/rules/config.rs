@@ -78,12 +78,12 @@ pub fn load(path: &Path) -> Result<Configuration, ConfigError> {
 
 /// Reads rules and nothing else of a configuration; `file` is what errors call it.
 #[cfg(test)]
-pub fn parse(text: &str, file: &str) -> Result<Rules, ConfigError> {
+pub(crate) fn parse(text: &str, file: &str) -> Result<Rules, ConfigError> {
     configuration(text, file).map(|all| all.rules)
 }
 
 /// Reads a configuration; `file` is what errors call it.
-pub fn configuration(text: &str, file: &str) -> Result<Configuration, ConfigError> {
+pub(super) fn configuration(text: &str, file: &str) -> Result<Configuration, ConfigError> {
     let mut raw: RawFile = from_toml(text, file)?;
     let failed = |text: String| ConfigError {
         file: file.to_owned(),

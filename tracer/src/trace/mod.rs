@@ -22,7 +22,7 @@ use turnaway_common::Reason;
 
 use descriptors::Watched;
 pub use output::Format;
-use pipeline::{Pipeline, READING};
+use pipeline::{Listeners, Pipeline, READING};
 use watch::{Look, Watch};
 pub use watcher::{Reading, Watcher};
 
@@ -414,14 +414,15 @@ impl<'a> Run<'a> {
                 self.pipeline.lasting(&failure);
             }
         }
-        let listeners = (self.readings % LISTENERS_EVERY == 0).then(|| {
-            (
-                self.session.listeners(),
-                self.sees(),
-                self.jiffy,
-                monotonic_ns(),
-            )
-        });
+        let listeners = self
+            .readings
+            .is_multiple_of(LISTENERS_EVERY)
+            .then(|| Listeners {
+                stats: self.session.listeners(),
+                see: self.sees(),
+                jiffy: self.jiffy,
+                now_ns: monotonic_ns(),
+            });
         let losses = self.session.losses()?;
         self.pipeline
             .reading(losses, lag, self.session.hooks(), listeners);

@@ -76,6 +76,15 @@ pub(super) struct Pipeline<'a> {
     watcher: Option<Box<dyn Watcher>>,
 }
 
+/// What the kernel side has counted for listeners.
+pub(super) struct Listeners {
+    pub(super) stats: Vec<(u64, ListenerStats)>,
+    pub(super) see: Seen,
+    pub(super) jiffy: Option<Duration>,
+    /// When, nanoseconds of `CLOCK_MONOTONIC`.
+    pub(super) now_ns: u64,
+}
+
 /// What a counter grew by since it was last written.
 struct Growth {
     count: Count,
@@ -390,14 +399,20 @@ impl<'a> Pipeline<'a> {
         losses: Losses,
         lag: Duration,
         hooks: &[HookStatus],
-        listeners: Option<(Vec<(u64, ListenerStats)>, Seen, Option<Duration>, u64)>,
+        listeners: Option<Listeners>,
     ) {
         let Some(watcher) = &mut self.watcher else {
             return;
         };
-        let listeners = listeners.map(|(listeners, see, jiffy, now_ns)| {
+        let listeners = listeners.map(|listeners| {
+            let Listeners {
+                stats,
+                see,
+                jiffy,
+                now_ns,
+            } = listeners;
             let attributor = &mut self.attributor;
-            let mut listening: Vec<_> = listeners
+            let mut listening: Vec<_> = stats
                 .into_iter()
                 .map(|(inode, stats)| {
                     let last = stats.last_accept_ns;

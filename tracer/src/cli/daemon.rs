@@ -1,0 +1,109 @@
+//! `turnaway daemon`: watch always, alert, serve metrics.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+
+use super::{duration, output::OutputArgs, rules::CONFIG};
+use crate::{
+    daemon,
+    event::Tier,
+    filter::Filter,
+    kernel::session,
+    metrics::Listen,
+    trace::{self, Format},
+};
+
+/// Watches always. Failures of one cause are one incident, which is told when it begins and when it
+/// ends; metrics are served. Without a configuration, good defaults hold and incidents are
+/// written to stdout only. Needs root.
+///
+/// SIGHUP has the configuration read again; one that is wrong is refused, and the old one holds.
+/// SIGTERM ends within five seconds: what waits to be delivered is kept and goes on with the next start.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    output: OutputArgs,
+
+    /// The configuration (docs/rules.md, docs/notify.md); /etc/turnaway/turnaway.toml if that is there
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Where incidents and alerts that wait are kept
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/turnaway")]
+    state: PathBuf,
+
+    /// Keep nothing on disk
+    #[arg(long, conflicts_with = "state")]
+    no_state: bool,
+
+    /// Where metrics are served: a loopback address with its port, or unix:/PATH
+    #[arg(long, value_name = "WHERE")]
+    metrics: Option<Listen>,
+
+    /// Serve no metrics
+    #[arg(long, conflicts_with = "metrics")]
+    no_metrics: bool,
+
+    /// From this long in the queue an accepted connection is slow, or a connect that waits for room in one
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "500ms")]
+    slow: Duration,
+
+    /// From this long without an accept, a queue in which connections wait is stalled
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s")]
+    stalled: Duration,
+
+    /// Use hooks of this tier only, instead of the cheapest that works
+    #[arg(long, value_enum)]
+    tier: Option<Tier>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  turnaway daemon                         with /etc/turnaway/turnaway.toml, if that is there
+  turnaway daemon --no-state --json       incidents as records on stdout, nothing on disk
+  turnaway daemon -c FILE --metrics 127.0.0.1:9800";
+
+pub(super) fn run(args: Args) -> Result<ExitCode> {
+    let filter = Filter::default();
+    let json = args.output.is_json();
+    let config = args
+        .config
+        .or_else(|| Some(PathBuf::from(CONFIG)).filter(|path| path.exists()));
+    let options = daemon::Options {
+        trace: trace::Options {
+            session: session::Options {
+                tier: args.tier,
+                filter: filter.for_kernel(1),
+                slow: args.slow,
+                ..session::Options::default()
+            },
+            filter,
+            format: if json {
+                Format::Json
+            } else {
+                Format::Text {
+                    color: false,
+                    terminal: false,
+                    width: None,
+                }
+            },
+            duration: None,
+            lines: None,
+            quiet: true,
+            counts: false,
+            stalled: args.stalled,
+        },
+        config,
+        state: (!args.no_state).then_some(args.state),
+        listen: match args.metrics {
+            _ if args.no_metrics => Some(None),
+            Some(listen) => Some(Some(listen)),
+            None => None,
+        },
+        json,
+    };
+    daemon::run(&options)?;
+    Ok(ExitCode::SUCCESS)
+}
