@@ -148,11 +148,12 @@ impl Daemon {
 
     fn line(&self, change: &Change) -> String {
         if !self.options.json {
-            return replay::text::change(change);
+            let mut text = replay::text::change(change);
+            text.truncate(text.trim_end().len());
+            return text;
         }
-        let mut line = serde_json::to_string(&change.record).unwrap_or_default();
-        line.push('\n');
-        line
+        // It fails for no value that a record may have.
+        serde_json::to_string(&change.record).unwrap_or_default()
     }
 
     fn save(&mut self) {
