@@ -174,6 +174,8 @@ pub const ALL: &[Scenario] = &[
     drops("queue_closed_at_once", queue::closed_at_once).of_others(),
     scenario("queue_slow", queue::slow).seen_by("accepted", &["queue.slow"]),
     scenario("queue_stalled", queue::stalled).seen_by("accepted", &["queue.stalled"]),
+    scenario("silent_after_one_error", queue::silent_after_one_error)
+        .seen_by("accepted", &["accept.emfile", "queue.stalled"]),
     scenario("queue_abandoned", queue::abandoned).seen_by("listen_close", &["queue.abandoned"]),
     scenario("queue_worker_exit", queue::worker_exit).seen_by("listen_close", &["queue.abandoned"]),
     scenario("listener_closed", queue::listener_closed)

@@ -545,6 +545,38 @@ pub fn stalled(stage: &mut Stage) -> Result<()> {
     one_failure(stage, &process, failure)
 }
 
+/// An accept loop that ends with its first error: the process lives, and never accepts again.
+pub fn silent_after_one_error(stage: &mut Stage) -> Result<()> {
+    const LIMIT: u64 = 64;
+    let silence = Duration::from_millis(if is_guest() { 10_000 } else { 4_200 });
+    quiet()?;
+    let listening = Listening::tcp4(16)?;
+    let process = Process::current()?;
+    stage.ready()?;
+    let clients = listening.queue_up(2)?;
+    let full = Full::at(LIMIT)?;
+    let errno = fail(Call::Accept4, listening.fd(), libc::EMFILE, 1)?;
+    drop(full);
+    // Nothing happens any more, which is what is under test.
+    std::thread::sleep(silence);
+    let failed =
+        Failures::new(process.clone(), listening.truth(2), Call::Accept4, errno, 1).at_limit(LIMIT);
+    let mut stalled =
+        Failures::of_listener("queue.stalled", process.clone(), listening.truth(2), 1)
+            .held_by(&[process.pid]);
+    stalled.peers = names(&clients, "127.0.0.1")?;
+    // It lasts, as long as anybody looks.
+    stalled.shown = Some(1);
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos());
+    stalled.waited = Some((nanos(Duration::from_secs(2))?, u64::MAX));
+    stage.report(&Tally {
+        pids: vec![process.pid],
+        failures: vec![failed, stalled],
+        accepted: 0,
+        ..Tally::default()
+    })
+}
+
 /// A listener is closed while connections wait: the kernel resets them.
 pub fn abandoned(stage: &mut Stage) -> Result<()> {
     quiet()?;
