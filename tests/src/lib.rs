@@ -6,6 +6,7 @@
 
 pub mod apart;
 pub mod live;
+pub mod load;
 pub mod records;
 pub mod scenario;
 pub mod servers;

@@ -4,9 +4,11 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
+use turnaway_tests::load;
 use turnaway_tests::scenario::run::{self, Outcome, Programs};
 use turnaway_tests::scenario::{self, Scenario, TIERS};
 use turnaway_tests::tracer;
@@ -33,6 +35,14 @@ enum Action {
     },
     /// Run scenarios and print one line for each
     Run(Options),
+    /// Do what succeeds as fast as it goes, and print how often a second
+    Load {
+        /// What
+        name: String,
+        /// For how long
+        #[arg(long, default_value_t = 1)]
+        seconds: u64,
+    },
 }
 
 #[derive(clap::Args)]
@@ -67,6 +77,9 @@ fn main() -> Result<ExitCode> {
             (scenario.run)(&mut Stage::new(alone))?;
         }
         Action::Run(options) => return run_all(&options),
+        Action::Load { name, seconds } => {
+            println!("{:.1}", load::run(&name, Duration::from_secs(seconds))?);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -491,6 +491,13 @@ pub fn send_descriptor(socket: &OwnedFd, fd: &OwnedFd) -> Result<(), Errno> {
     checked(i32::try_from(sent).unwrap_or(-1)).map(drop)
 }
 
+/// getppid(2): hardly more than the way into the kernel and back.
+#[must_use]
+pub fn parent() -> i32 {
+    // SAFETY: takes nothing.
+    unsafe { libc::getppid() }
+}
+
 /// socketpair(2) of AF_UNIX datagrams.
 pub fn socket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     let mut ends = [0; 2];

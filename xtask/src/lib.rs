@@ -2,6 +2,7 @@
 //! it, and the guest tests call [`vm`] directly.
 
 mod apt;
+pub mod bench;
 pub mod build;
 mod cache;
 mod command;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{build, lint, run, setup, test, vm};
+use xtask::{bench, build, lint, run, setup, test, vm};
 
 /// turnaway's chores.
 #[derive(Parser)]
@@ -25,6 +25,8 @@ enum Task {
     Run(run::Options),
     /// Run every test: unit, scenario and guest tests
     Test(test::Options),
+    /// Measure what turnaway costs programs whose calls succeed
+    Bench(bench::Options),
     /// Test kernels in virtual machines
     Vm(vm::cli::Options),
     /// Check format, lints, documentation, licences and sources
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Task::Build(options) => build::run(options).map(|()| ExitCode::SUCCESS),
         Task::Run(options) => run::run(&options).map(|never| match never {}),
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::cli::run(options),
         Task::Lint(options) => lint::run(options).map(|()| ExitCode::SUCCESS),
     };
