@@ -407,14 +407,9 @@ fn secrets_are_sent_and_not_shown() {
     drop(notifiers);
 }
 
-/// The process that [`what_waits_survives_sigkill`] kills.
-#[test]
-#[ignore = "another test runs it"]
-fn sender() {
-    let (Some(folder), Ok(url)) = (std::env::var_os(FOLDER), std::env::var(URL)) else {
-        return;
-    };
-    let notifiers = start(&[webhook("hook", &url)], Path::new(&folder));
+/// The process that [`what_waits_survives_sigkill`] kills: the same test, told what to send.
+fn sender(folder: &Path, url: &str) {
+    let notifiers = start(&[webhook("hook", url)], folder);
     for (index, alert) in story(1_000).iter().enumerate() {
         notifiers.send(alert);
         assert!(notifiers.settle(PATIENCE));
@@ -426,12 +421,16 @@ fn sender() {
 fn what_waits_survives_sigkill() {
     /// Killed when so many were kept, in each life.
     const KEPT: [usize; 2] = [40, 80];
+    if let (Some(folder), Ok(url)) = (std::env::var_os(FOLDER), std::env::var(URL)) {
+        sender(Path::new(&folder), &url);
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let server = Receiver::start(Manner::Answers(500)).unwrap();
     let mut kept = 0;
     for until in KEPT {
         let mut sender = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "sender", "--ignored", "--nocapture"])
+            .args(["--exact", "what_waits_survives_sigkill", "--nocapture"])
             .env(FOLDER, dir.path())
             .env(URL, server.url())
             .stdout(Stdio::piped())
