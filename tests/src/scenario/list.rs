@@ -4,7 +4,7 @@ use super::Scenario;
 use super::env::{self, Need};
 use crate::workload::{Stage, connect, conntrack, denied, emfile, enfile, families, handed};
 use crate::workload::{descriptors, identity, misuse, normal, pressure, processes, queue, rights};
-use crate::workload::{shed, uring};
+use crate::workload::{shed, table, uring};
 
 type Workload = fn(&mut Stage) -> anyhow::Result<()>;
 
@@ -14,6 +14,7 @@ const fn scenario(name: &'static str, run: Workload) -> Scenario {
         run,
         needs: env::nothing,
         one_process: true,
+        apart: false,
         hook: "accept",
         about: &["accept."],
         blind: &[],
@@ -70,6 +71,12 @@ impl Scenario {
     /// Other processes than the one that is started call accept, or threads of the kernel do.
     const fn of_others(mut self) -> Self {
         self.one_process = false;
+        self
+    }
+
+    /// It changes what others are told of.
+    const fn apart(mut self) -> Self {
+        self.apart = true;
         self
     }
 
@@ -260,6 +267,11 @@ pub const ALL: &[Scenario] = &[
     fds("fd_rights_no_room", rights::no_room),
     fds("fd_rights_no_room_either", rights::no_room_either),
     fds("fd_rights_good", rights::all_come),
+    scenario("fd_table_pressure", table::fills_up)
+        .needs(env::guest)
+        .seen_by("accept", &["fd.table_"])
+        .of_others()
+        .apart(),
     near("fd_pressure_levels", pressure::crosses_each_level),
     near("fd_pressure_below", pressure::stays_below),
     near("fd_pressure_again", pressure::crosses_again),

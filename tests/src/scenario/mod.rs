@@ -26,6 +26,8 @@ pub struct Scenario {
     /// Whether all its failures are those of the process that is started, so that `-p` finds
     /// them.
     pub one_process: bool,
+    /// Whether it changes what others are told of, so that it needs a turnaway of its own.
+    pub apart: bool,
     /// The hook that sees it.
     pub hook: &'static str,
     /// How the reasons begin that it is about.

@@ -187,7 +187,9 @@ pub fn together(
         }
     };
     let mut all = Vec::new();
-    for &scenario in scenarios {
+    let (apart, with_others): (Vec<_>, Vec<_>) =
+        scenarios.iter().copied().partition(|one| one.apart);
+    for scenario in with_others {
         if let Some(why) = (scenario.needs)() {
             tell(scenario.name, &Outcome::Skip(why));
             continue;
@@ -214,6 +216,9 @@ pub fn together(
             outcome = one(programs, scenario, tier);
         }
         tell(scenario.name, &outcome);
+    }
+    for scenario in apart {
+        tell(scenario.name, &one(programs, scenario, tier));
     }
     let stray: Vec<_> = records
         .summary

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::enfile::{NOBODY, TinyTable};
+use super::enfile::{NOBODY, Table};
 use super::full::Full;
 use super::listening::Listening;
 use super::processes::{self, Family};
@@ -299,7 +299,7 @@ pub fn table_full(stage: &mut Stage) -> Result<()> {
         Wants::Dup.attempt().context("dup")
     })?;
     let process = family.report_of(pid)?.short_lived();
-    let table = TinyTable::new()?;
+    let table = Table::full()?;
     sys::write_byte(&go)?;
     family.wait_for_all()?;
     drop(table);

@@ -14,23 +14,28 @@ use crate::truth::{Failures, Tally};
 /// A user without capabilities: root may always open one more file.
 pub const NOBODY: u32 = 65_534;
 
-/// `fs.file-max` of the machine, lowered below what is open while this lives.
-pub(super) struct TinyTable {
+/// `fs.file-max` of the machine, lowered while this lives.
+pub(super) struct Table {
     before: String,
 }
 
-impl TinyTable {
+impl Table {
     const PATH: &str = "/proc/sys/fs/file-max";
 
-    /// Lowers it.
-    pub(super) fn new() -> Result<Self> {
+    /// Lowers it to so many files.
+    pub(super) fn of(files: u64) -> Result<Self> {
         let before = fs::read_to_string(Self::PATH).context("cannot read fs.file-max")?;
-        fs::write(Self::PATH, "8").context("cannot lower fs.file-max")?;
+        fs::write(Self::PATH, files.to_string()).context("cannot lower fs.file-max")?;
         Ok(Self { before })
+    }
+
+    /// Lowers it below what is open.
+    pub(super) fn full() -> Result<Self> {
+        Self::of(8)
     }
 }
 
-impl Drop for TinyTable {
+impl Drop for Table {
     fn drop(&mut self) {
         if let Err(error) = fs::write(Self::PATH, &self.before) {
             eprintln!("cannot restore fs.file-max: {error}");
@@ -54,7 +59,7 @@ pub fn system_table(stage: &mut Stage) -> Result<()> {
         fail(Call::Accept4, listening.fd(), libc::ENFILE, COUNT).map(drop)
     })?;
     let process = family.report_of(pid)?.short_lived();
-    let table = TinyTable::new()?;
+    let table = Table::full()?;
     sys::write_byte(&go)?;
     family.wait_for_all()?;
     drop(table);

@@ -23,6 +23,7 @@ pub mod processes;
 pub mod queue;
 pub mod rights;
 pub mod shed;
+pub mod table;
 pub mod uring;
 pub mod wants;
 
