@@ -57,6 +57,7 @@ pub(crate) fn seen(reason: &str, kind: Kind, ms: u64, process: Process, inode: u
         },
         waited: None,
         approximate: false,
+        waits: None,
         process: Some(process),
     }
 }

@@ -43,7 +43,7 @@ pub type Missed = Option<u64>;
 
 /// Whatever keeps a program attached; dropped to detach.
 enum Link {
-    Aya(#[expect(dead_code, reason = "held for its drop")] Box<dyn std::any::Any>),
+    Aya(#[expect(dead_code, reason = "held for its drop")] Box<dyn std::any::Any + Send>),
     Kretprobe(Kretprobe),
 }
 

@@ -1,6 +1,11 @@
 //! A running capture: programs in place, counters to read, exemplars to drain.
 
-use std::{io, os::fd::AsFd, os::fd::BorrowedFd, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -331,6 +336,23 @@ impl Session {
         Ok(())
     }
 
+    /// Removes every hook that is left, in a thread of its own: the kernel may take seconds for it.
+    /// Nothing is to be read after that.
+    pub fn remove(&mut self) -> Result<Option<JoinHandle<()>>> {
+        let Some(attached) = self.attached.take() else {
+            return Ok(None);
+        };
+        let ebpf = self.ebpf.take();
+        let thread = thread::Builder::new()
+            .name("turnaway-remove".to_owned())
+            .spawn(move || {
+                drop(attached);
+                drop(ebpf);
+            })
+            .context("cannot start a thread to remove hooks")?;
+        Ok(Some(thread))
+    }
+
     /// Runs of each hook's programs that the kernel left out, since the start.
     #[must_use]
     pub fn missed(&self) -> Vec<(HookName, Missed)> {
@@ -420,7 +442,7 @@ fn wait_for_programs() -> io::Result<()> {
         error.raw_os_error(),
         Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)
     ) {
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
         return Ok(());
     }
     Err(error)
