@@ -24,9 +24,17 @@ impl Endpoint {
             .enable_all()
             .build()
             .context("cannot start the metrics' runtime")?;
-        let server = {
+        let bound = {
             let _entered = runtime.enter();
-            Server::bind(listen)?
+            Server::bind(listen)
+        };
+        let server = match bound {
+            Ok(server) => server,
+            Err(error) => {
+                // It must not be waited for within the capture's own.
+                runtime.shutdown_background();
+                return Err(error);
+            }
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let metrics = Arc::clone(metrics);

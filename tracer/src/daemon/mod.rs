@@ -318,7 +318,7 @@ impl Watcher for Daemon {
     fn failure(&mut self, failure: &Failure, who: &Who, clock: &Clock) {
         let seen = Observation::of_failure(&self.host, failure, who, None, clock);
         self.engine.observe(&seen);
-        if let Some(recorder) = &self.recorder {
+        if let Some(recorder) = &mut self.recorder {
             recorder.record(&Event::new(&self.host, failure, who, None, clock));
         }
     }

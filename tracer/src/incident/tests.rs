@@ -207,6 +207,7 @@ pub(crate) fn samples() -> Vec<IncidentRecord> {
     rich.state = State::Resolved;
     rich.fired = Some(wall(2_000));
     rich.again_of = Some("20261124T030000Z-00000001".to_owned());
+    rich.waits = crate::record::samples::listening().waited;
     rich.tell(wall(5_000), None, "it is over".to_owned());
     let client = of(&[refused(count(5, 4_000), 4_000, None)], true);
     let network = Observation {
