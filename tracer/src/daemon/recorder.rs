@@ -49,6 +49,8 @@ pub(super) struct Recorder {
     pub(super) file: PathBuf,
     host: String,
     shared: Arc<Shared>,
+    /// Records from before the first reading.
+    early: Vec<String>,
     /// Records of a reading, which go to the file together.
     held: Vec<String>,
     began: Option<RunRecord>,
@@ -105,6 +107,7 @@ impl Recorder {
             file: recording.file.clone(),
             host: host.to_owned(),
             shared,
+            early: Vec::new(),
             held: Vec::new(),
             began: None,
         })
@@ -115,7 +118,7 @@ impl Recorder {
         if self.began.is_some() {
             self.shared.push([line(record)]);
         } else {
-            self.hold(record);
+            self.early.push(line(record));
         }
     }
 
@@ -130,6 +133,7 @@ impl Recorder {
         if self.began.is_none() {
             let began = RunRecord::began(&self.host, Timestamp::now(), accepts);
             self.shared.push([line(&began)]);
+            self.shared.push(std::mem::take(&mut self.early));
             self.shared.lock().run = Some(began.clone());
             self.began = Some(began);
         }
