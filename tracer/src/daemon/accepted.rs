@@ -30,10 +30,14 @@ pub(super) struct Growth {
 #[derive(Debug, Default)]
 pub(super) struct Accepted {
     before: HashMap<u64, Before>,
+    /// Number of the reading.
+    reading: u64,
 }
 
 #[derive(Clone, Debug)]
 struct Before {
+    /// When it was there last.
+    reading: u64,
     accepted: u64,
     waits: Option<Waits>,
 }
@@ -52,28 +56,27 @@ impl Accepted {
         if !reading.see.accepts {
             return Vec::new();
         }
-        if reading.all {
-            let mut there = HashMap::with_capacity(reading.stats.len());
-            for (inode, _) in reading.stats {
-                if let Some(before) = self.before.remove(inode) {
-                    there.insert(*inode, before);
-                }
+        self.reading += 1;
+        let mut grown = Vec::new();
+        for (inode, stats) in reading.stats {
+            if let Some(before) = self.before.get_mut(inode)
+                && before.accepted == stats.accepted
+            {
+                before.reading = self.reading;
+                continue;
             }
-            self.before = there;
+            let listening = Listening::new(*inode, stats, reading.see, jiffy);
+            if let Some(growth) = self.one(&listening, stats, time)
+                && wanted(growth.listener.netns, *inode)
+            {
+                grown.push(growth);
+            }
         }
-        reading
-            .stats
-            .iter()
-            .filter_map(|(inode, stats)| {
-                let before = self.before.get(inode);
-                if before.is_some_and(|before| before.accepted == stats.accepted) {
-                    return None;
-                }
-                let listening = Listening::new(*inode, stats, reading.see, jiffy);
-                let growth = self.one(&listening, stats, time)?;
-                wanted(growth.listener.netns, *inode).then_some(growth)
-            })
-            .collect()
+        if reading.all {
+            let now = self.reading;
+            self.before.retain(|_, before| before.reading == now);
+        }
+        grown
     }
 
     fn one(
@@ -83,6 +86,7 @@ impl Accepted {
         time: Timestamp,
     ) -> Option<Growth> {
         let now = Before {
+            reading: self.reading,
             accepted: stats.accepted,
             waits: listening.waited.clone(),
         };
