@@ -205,11 +205,26 @@ fn a_silence_holds_over_a_restart_until_it_is_removed() {
     assert_eq!(output.status.code(), Some(2), "it has an end");
     let output = daemon.ask_as(0, &["silence", "add", "--for", "1h"]);
     assert_eq!(output.status.code(), Some(2), "it is about something");
-    let past = ["silence", "add", "-P", &port, "--until", "2020-01-01T00:00:00Z"];
+    let past = [
+        "silence",
+        "add",
+        "-P",
+        &port,
+        "--until",
+        "2020-01-01T00:00:00Z",
+    ];
     assert_eq!(daemon.ask_as(0, &past).status.code(), Some(2));
 
     let add = [
-        "silence", "add", "-P", &port, "--for", "1h", "--comment", "moves today", "--json",
+        "silence",
+        "add",
+        "-P",
+        &port,
+        "--for",
+        "1h",
+        "--comment",
+        "moves today",
+        "--json",
     ];
     let added: Value = serde_json::from_str(&daemon.ask(&add)).unwrap();
     assert_eq!(added["kept"], true, "{added}");
@@ -228,9 +243,8 @@ fn a_silence_holds_over_a_restart_until_it_is_removed() {
     server.act("fail", 2);
     daemon.until_status("failures to be counted", |status| {
         let all = status["incidents"].as_array().unwrap();
-        all.iter().any(|one| {
-            one["silenced"] == true && one["statement"].to_string().contains(&address)
-        })
+        all.iter()
+            .any(|one| one["silenced"] == true && one["statement"].to_string().contains(&address))
     });
     let about = || {
         let said = fs::read_to_string(&told).unwrap_or_default();
@@ -368,7 +382,8 @@ fn it_ends_soon_under_load_and_with_a_receiver_that_never_answers() {
     };
     daemon.until_status("a receiver that does not answer", |status| {
         let all = status["notifiers"].as_array().unwrap();
-        all.iter().any(|one| one["name"] == "dead" && one["last_error"].is_string())
+        all.iter()
+            .any(|one| one["name"] == "dead" && one["last_error"].is_string())
             && status["queued"].as_u64() >= Some(2)
     });
     let took = daemon.end();

@@ -27,8 +27,7 @@ impl Duty {
     /// The capabilities that it takes.
     const fn takes(self) -> CapabilitySet {
         // Files of other processes in /proc, and what else their owners alone may read.
-        const LOOK: CapabilitySet =
-            CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH);
+        const LOOK: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH);
         match self {
             Self::Capture => LOOK,
             // setns(2) into a network namespace.

@@ -25,7 +25,10 @@ fn a_reload_moves_metrics_and_one_that_cannot_leaves_them() {
         Ok(get(second, "/readyz").is_some_and(|answer| answer.contains("200 OK")))
     })
     .unwrap();
-    wait::until_true("nobody where they were", || Ok(get(first, "/healthz").is_none())).unwrap();
+    wait::until_true("nobody where they were", || {
+        Ok(get(first, "/healthz").is_none())
+    })
+    .unwrap();
 
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -81,4 +84,38 @@ fn a_process_that_is_short_of_descriptors_is_shown_until_it_has_enough() {
         Ok(value("turnaway_process_open_fds").is_none())
     })
     .unwrap();
+}
+
+#[test]
+fn of_many_listeners_each_is_counted_once() {
+    const MANY: usize = 700;
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port().unwrap();
+    let mut server = Server::start(Role::default());
+    let _daemon = Daemon::start(dir.path(), "", &["--metrics", &format!("127.0.0.1:{port}")]);
+    server.act("limit", 4096);
+    server.act("listeners", MANY as u64);
+    let comm = fs::read_to_string(format!("/proc/{}/comm", server.pid())).unwrap();
+    let label = format!("comm=\"{}\"", comm.trim_end());
+    // Other tests have servers of this name, too, with a listener that accepts more or nothing.
+    wait::until_true("all listeners", || {
+        let metrics = get(port, "/metrics").unwrap();
+        let once = metrics
+            .lines()
+            .filter(|line| line.starts_with("turnaway_listener_accepted_total{"))
+            .filter(|line| line.contains(&label) && line.ends_with(" 1"))
+            .count();
+        Ok(once >= MANY)
+    })
+    .unwrap();
+    let metrics = get(port, "/metrics").unwrap();
+    let mut sockets: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.starts_with("turnaway_listener_accepted_total{"))
+        .filter_map(|line| line.split("socket=\"").nth(1)?.split('"').next())
+        .collect();
+    let all = sockets.len();
+    sockets.sort_unstable();
+    sockets.dedup();
+    assert_eq!(sockets.len(), all);
 }

@@ -68,7 +68,9 @@ fn have_no_more_than_they_need(pid: u32, threads: &[Thread]) {
 /// Linux 5.19 was the first that lets programs without it read maps that they have.
 fn needs_bpf() -> u64 {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap(), numbers.next().unwrap());
     let disabled = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled");
     if version < (5, 19) && disabled.is_ok_and(|text| text.trim_end() != "0") {
@@ -166,5 +168,11 @@ fn trace_gives_them_up_too() {
         .iter()
         .filter(|total| total.reason == "accept.emfile" && total.process.pid == server.pid())
         .collect();
-    assert_eq!(ours.iter().filter_map(|total| total.count).sum::<u64>(), failed);
+    assert_eq!(
+        ours.iter().filter_map(|total| total.count).sum::<u64>(),
+        failed
+    );
+    // A link that only some may read.
+    let exe = fs::read_link(format!("/proc/{}/exe", server.pid())).unwrap();
+    assert_eq!(ours[0].process.exe.as_deref(), exe.to_str());
 }

@@ -56,7 +56,9 @@ fn replayed(config: &Path, file: &Path, port: u16) -> Vec<Value> {
 /// What a replay must find again: when it is told may differ by what a second is divided at.
 fn essence(record: &Value) -> Value {
     let mut essence = serde_json::json!({});
-    for field in ["status", "severity", "started", "victim", "reasons", "fd", "waits"] {
+    for field in [
+        "status", "severity", "started", "victim", "reasons", "fd", "waits",
+    ] {
         essence[field] = record[field].clone();
     }
     essence
@@ -143,7 +145,10 @@ fn a_recording_has_no_more_room_than_it_is_given() {
     let older = dir.path().join("record.ndjson.2");
     let begun = std::time::Instant::now();
     while !older.exists() {
-        assert!(begun.elapsed() < crate::daemon::PATIENCE, "it does not grow");
+        assert!(
+            begun.elapsed() < crate::daemon::PATIENCE,
+            "it does not grow"
+        );
         failed += server.act("fail-for-ms", 100);
     }
     daemon.end();

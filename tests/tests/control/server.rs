@@ -121,6 +121,7 @@ fn the_server() {
     let port = listener.local_addr().unwrap().port();
     let mut waiting = Vec::new();
     let mut held = Vec::new();
+    let mut listeners = Vec::new();
     println!("did {port}");
     for line in std::io::stdin().lines() {
         let line = line.unwrap();
@@ -135,6 +136,13 @@ fn the_server() {
             "serve-queue" => {
                 did = waiting.len() as u64;
                 waiting.drain(..).for_each(|client| take(&listener, client));
+            }
+            // So many listeners more, each of which accepts one.
+            "listeners" => {
+                let more = (0..times).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+                let at = listeners.len();
+                listeners.extend(more);
+                listeners[at..].iter().for_each(serve);
             }
             // So many descriptors are open then, and its limit is so much.
             "limit" => {

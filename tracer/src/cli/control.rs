@@ -174,17 +174,13 @@ pub(super) fn silence(args: SilenceArgs) -> Result<ExitCode> {
     match args.command {
         SilenceCommand::Add(args) => add(*args),
         SilenceCommand::List { common } => match common.ask(&Request::Silences {})? {
-            Answer::Silences(all) => {
-                common.print(&all, || text::silences(&all, Timestamp::now()))
-            }
+            Answer::Silences(all) => common.print(&all, || text::silences(&all, Timestamp::now())),
             other => unexpected(&other),
         },
-        SilenceCommand::Remove { id, common } => {
-            match common.ask(&Request::Unsilence { id })? {
-                Answer::Unsilenced(done) => common.print(&done, || text::unsilenced(&done)),
-                other => unexpected(&other),
-            }
-        }
+        SilenceCommand::Remove { id, common } => match common.ask(&Request::Unsilence { id })? {
+            Answer::Unsilenced(done) => common.print(&done, || text::unsilenced(&done)),
+            other => unexpected(&other),
+        },
     }
 }
 

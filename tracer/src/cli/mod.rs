@@ -133,7 +133,10 @@ fn size(text: &str) -> Result<u64, String> {
         .into_iter()
         .find_map(|(letter, unit)| Some((text.strip_suffix(letter)?, unit)))
         .unwrap_or((text, 1));
-    let size = number.parse().ok().and_then(|number: u64| number.checked_mul(unit));
+    let size = number
+        .parse()
+        .ok()
+        .and_then(|number: u64| number.checked_mul(unit));
     size.filter(|size| *size >= 1 << 12)
         .ok_or_else(|| "use a size of at least 4K, such as 512K, 100M or 2G".to_owned())
 }

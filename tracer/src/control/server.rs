@@ -246,10 +246,7 @@ async fn connection(mut stream: UnixStream, asks: &Asks) -> io::Result<()> {
         match timeout(PATIENCE, request(&mut stream)).await {
             Ok(Ok(request)) => answer(request, asks).await,
             Ok(Err(wrong)) => Answer::Error(wrong),
-            Err(_) => Answer::Error(format!(
-                "no request came within {} s",
-                PATIENCE.as_secs()
-            )),
+            Err(_) => Answer::Error(format!("no request came within {} s", PATIENCE.as_secs())),
         }
     } else {
         Answer::Error("only root may ask".to_owned())
@@ -383,7 +380,10 @@ mod tests {
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
         let error = Server::bind(&path).map(drop).unwrap_err();
-        assert!(format!("{error:#}").contains("another turnaway daemon"), "{error:#}");
+        assert!(
+            format!("{error:#}").contains("another turnaway daemon"),
+            "{error:#}"
+        );
         drop(serving);
         assert!(!path.exists());
         // As SIGKILL leaves it.
@@ -397,7 +397,12 @@ mod tests {
     fn a_folder_that_others_may_write_to_will_not_do() {
         let dir = folder();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let error = Server::bind(&dir.path().join("control.sock")).map(drop).unwrap_err();
-        assert!(format!("{error:#}").contains("others may write"), "{error:#}");
+        let error = Server::bind(&dir.path().join("control.sock"))
+            .map(drop)
+            .unwrap_err();
+        assert!(
+            format!("{error:#}").contains("others may write"),
+            "{error:#}"
+        );
     }
 }

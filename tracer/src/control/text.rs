@@ -74,7 +74,11 @@ pub fn status(status: &Status) -> String {
         line(&mut out, "", &text);
     }
     if status.notifiers.is_empty() {
-        line(&mut out, "notifiers", "none: incidents are written to stdout only");
+        line(
+            &mut out,
+            "notifiers",
+            "none: incidents are written to stdout only",
+        );
     } else {
         let text = format!("{}; {} alerts wait", status.notifiers.len(), status.queued);
         line(&mut out, "notifiers", &text);
@@ -96,7 +100,11 @@ pub fn status(status: &Status) -> String {
         line(&mut out, "recording", &text);
     }
     let metrics = status.metrics.as_deref();
-    line(&mut out, "metrics", &safe(metrics.unwrap_or("served nowhere")));
+    line(
+        &mut out,
+        "metrics",
+        &safe(metrics.unwrap_or("served nowhere")),
+    );
     if !status.waiting.is_empty() {
         line(&mut out, "waits", "in queues, since hooks are in place:");
         for one in &status.waiting {
@@ -104,7 +112,11 @@ pub fn status(status: &Status) -> String {
                 let pid = one.pid.unwrap_or_default();
                 format!(" {} (pid {pid})", safe(comm))
             });
-            let text = format!("{}{who}: {}", safe(&one.listener), incident::waits(&one.waits));
+            let text = format!(
+                "{}{who}: {}",
+                safe(&one.listener),
+                incident::waits(&one.waits)
+            );
             line(&mut out, "", &text);
         }
     }
@@ -124,7 +136,13 @@ fn hooks(out: &mut String, status: &Status) {
     let placed: Vec<String> = status
         .hooks
         .iter()
-        .filter_map(|hook| Some(format!("{} ({})", safe(&hook.name), safe(hook.tier.as_ref()?))))
+        .filter_map(|hook| {
+            Some(format!(
+                "{} ({})",
+                safe(&hook.name),
+                safe(hook.tier.as_ref()?)
+            ))
+        })
         .collect();
     let placed = if placed.is_empty() {
         "none in place yet".to_owned()

@@ -208,7 +208,10 @@ impl Daemon {
                 count: rules.rules.len(),
                 file: self.options.config.clone(),
                 read: self.read,
-                reload: self.refused.clone().map(|(time, error)| ReloadFields { time, error }),
+                reload: self
+                    .refused
+                    .clone()
+                    .map(|(time, error)| ReloadFields { time, error }),
             },
             metrics: self
                 .endpoint

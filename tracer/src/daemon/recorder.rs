@@ -155,7 +155,8 @@ impl Recorder {
                 output: self.progress().lost,
                 ..lost
             };
-            self.shared.push([line(&began.ended(Timestamp::now(), lost))]);
+            self.shared
+                .push([line(&began.ended(Timestamp::now(), lost))]);
         }
         let mut state = self.shared.lock();
         state.closed = true;
@@ -498,7 +499,10 @@ mod tests {
                 ..recording(dir.path(), 1000, 1)
             };
             let error = Recorder::start(&of, "db1").map(drop).unwrap_err();
-            assert!(format!("{error:#}").contains("cannot record to"), "{error:#}");
+            assert!(
+                format!("{error:#}").contains("cannot record to"),
+                "{error:#}"
+            );
         }
     }
 }

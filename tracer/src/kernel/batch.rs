@@ -56,7 +56,9 @@ impl Whole {
             let before = mark;
             let mut next = 0_u32;
             let mut attributes = Attributes {
-                in_batch: before.as_ref().map_or(0, |mark| address((&raw const *mark).cast_mut())),
+                in_batch: before
+                    .as_ref()
+                    .map_or(0, |mark| address((&raw const *mark).cast_mut())),
                 out_batch: address(&raw mut next),
                 keys: address(keys.as_mut_ptr()),
                 values: address(values.as_mut_ptr()),

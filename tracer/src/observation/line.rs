@@ -49,7 +49,8 @@ pub fn parse(line: &str) -> Result<Line, String> {
         "event" => false,
         "summary" => return Ok(Line::End),
         "accepted" => {
-            let body: AcceptedBody = serde_json::from_str(line).map_err(|error| in_words(&error))?;
+            let body: AcceptedBody =
+                serde_json::from_str(line).map_err(|error| in_words(&error))?;
             return Ok(Line::Seen(Box::new(body.observation())));
         }
         "run" => {

@@ -252,7 +252,10 @@ mod tests {
     fn waits(slots: &[(u64, u64)], longest: u64) -> Waits {
         let ms = Duration::from_millis;
         Waits {
-            slots: slots.iter().map(|(bound, count)| (ms(*bound), *count)).collect(),
+            slots: slots
+                .iter()
+                .map(|(bound, count)| (ms(*bound), *count))
+                .collect(),
             longest: ms(longest),
         }
     }
@@ -262,7 +265,10 @@ mod tests {
         let before = waits(&[(4, 100), (16, 5)], 13);
         let after = waits(&[(4, 100), (8, 3), (16, 6)], 13);
         assert_eq!(after.since(None), Some(after.clone()));
-        assert_eq!(after.since(Some(&before)), Some(waits(&[(8, 3), (16, 1)], 13)));
+        assert_eq!(
+            after.since(Some(&before)),
+            Some(waits(&[(8, 3), (16, 1)], 13))
+        );
         assert_eq!(after.since(Some(&after)), None);
         // The longest of all was in the part before.
         let later = waits(&[(4, 101), (8, 3), (16, 6)], 13);

@@ -18,9 +18,7 @@ pub use key::{
     ParentFields, PeerFields, PodFields, ProcessFields, family_name, protocol_name, unix_name,
 };
 pub use lines::{AcceptedRecord, CountRecord, Event, RunRecord, Summary, SummaryTotal};
-pub use listening::{
-    Listening, ListeningFields, Percentiles, Seen, SlotFields, WaitFields, Waits,
-};
+pub use listening::{Listening, ListeningFields, Percentiles, Seen, SlotFields, WaitFields, Waits};
 
 /// Name and version of the records' schema.
 pub const SCHEMA: &str = "turnaway/1";

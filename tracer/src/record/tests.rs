@@ -164,7 +164,13 @@ fn of_a_recording() -> Vec<Value> {
     let listener = (one.inode, &one.listener);
     let began = RunRecord::began("db1", time, true);
     vec![
-        value(AcceptedRecord::new("db1", time, listener, 95, one.waited.as_ref())),
+        value(AcceptedRecord::new(
+            "db1",
+            time,
+            listener,
+            95,
+            one.waited.as_ref(),
+        )),
         value(AcceptedRecord::new("db1", time, listener, 1, None)),
         value(&began),
         value(began.clone().continued(time)),

@@ -447,8 +447,7 @@ impl<'a> Run<'a> {
             lag,
             hooks: self.session.hooks(),
         };
-        self.pipeline
-            .reading(&state, &listeners, &self.descriptors);
+        self.pipeline.reading(&state, &listeners, &self.descriptors);
         Ok(())
     }
 
