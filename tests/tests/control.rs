@@ -11,6 +11,7 @@ mod recording;
 #[path = "control/server.rs"]
 mod server;
 
+use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -161,7 +162,7 @@ fn whoever_asks_badly_is_refused_and_holds_up_nobody() {
         .map(|_| {
             let mut stream = UnixStream::connect(daemon.socket()).unwrap();
             // It is answered before it has said all, and the rest goes nowhere.
-            let _ = stream.write_all(&[b'x'; 100_000]);
+            let _ = stream.write_all(&vec![b'x'; 100_000]);
             stream
         })
         .collect();
@@ -358,9 +359,8 @@ fn it_ends_soon_under_load_and_with_a_receiver_that_never_answers() {
     let nobody = format!("http://127.0.0.1:{}", free_port().unwrap());
     let mut config = String::new();
     for (name, url) in [("deaf", &url), ("dead", &nobody)] {
-        config += &format!(
-            "[[notify]]\ntype = \"alertmanager\"\nname = \"{name}\"\nurl = \"{url}\"\ntimeout = \"30s\"\n"
-        );
+        config += "[[notify]]\ntype = \"alertmanager\"\ntimeout = \"30s\"\n";
+        writeln!(config, "name = \"{name}\"\nurl = \"{url}\"").unwrap();
     }
     let record = dir.path().join("record");
     let mut server = Server::start(Role::default());

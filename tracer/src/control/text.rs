@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     Incidents, ListedSilence, Silenced, Status, Unsilenced,
-    status::{LossFields, NotifierFields, StateFields},
+    status::{LossFields, NotifierFields, RuleFields, StateFields},
 };
 use crate::{
     incident,
@@ -62,17 +62,7 @@ pub fn status(status: &Status) -> String {
         );
         line(&mut out, "", &text);
     }
-    let rules = &status.rules;
-    let from = match &rules.file {
-        Some(file) => safe(&file.to_string_lossy()),
-        None => "the default ones".to_owned(),
-    };
-    let text = format!("{}: {from}, read {:.0}", rules.count, rules.read);
-    line(&mut out, "rules", &text);
-    if let Some(reload) = &rules.reload {
-        let text = format!("refused at {:.0}: {}", reload.time, safe(&reload.error));
-        line(&mut out, "", &text);
-    }
+    rules(&mut out, &status.rules);
     if status.notifiers.is_empty() {
         line(
             &mut out,
@@ -153,6 +143,19 @@ fn hooks(out: &mut String, status: &Status) {
     for hook in status.hooks.iter().filter(|hook| hook.tier.is_none()) {
         let why = hook.detail.as_deref().unwrap_or("no way to attach it here");
         let text = format!("not in place: {}: {}", safe(&hook.name), safe(why));
+        line(out, "", &text);
+    }
+}
+
+fn rules(out: &mut String, rules: &RuleFields) {
+    let from = match &rules.file {
+        Some(file) => safe(&file.to_string_lossy()),
+        None => "the default ones".to_owned(),
+    };
+    let text = format!("{}: {from}, read {:.0}", rules.count, rules.read);
+    line(out, "rules", &text);
+    if let Some(reload) = &rules.reload {
+        let text = format!("refused at {:.0}: {}", reload.time, safe(&reload.error));
         line(out, "", &text);
     }
 }

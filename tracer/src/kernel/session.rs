@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use aya::{
 };
 use turnaway_common::{
     ClosedListener, FailureCount, FailureKey, ListenerStats, Reason,
-    layout::{Counters, KernelFilter, Settings, lost},
+    layout::{Counters, KernelFilter, Settings, exits, lost},
 };
 
 use super::{
@@ -28,9 +28,6 @@ use crate::event::{Closed, Count, Failure, Listener, ProcessId, Tier};
 
 /// The kernel side, built by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURNAWAY_BPF_OBJECT"));
-
-/// So many tracepoints of system calls are removed quickly: the kernel waits for each.
-const QUICK: usize = 8;
 
 /// What to capture and how.
 #[derive(Clone, Debug)]
@@ -176,6 +173,9 @@ impl Session {
         };
         let listeners = map("LISTENERS")?;
         let all_listeners = Whole::of(&listeners).context("cannot use a map twice")?;
+        Array::<_, u32>::try_from(map("EXITS")?)?
+            .set(0, wanted_exits(&hooks), 0)
+            .context("cannot say which system calls are looked at")?;
         Ok(Self {
             attached: Some(attached),
             hooks,
@@ -325,18 +325,8 @@ impl Session {
         })
     }
 
-    /// Removes every hook, unless the kernel would take long for that: such go with the session.
-    /// What was captured until now can still be read.
+    /// Removes every hook. What was captured until now can still be read.
     pub fn detach(&mut self) -> Result<()> {
-        let tracepoints = |target: &Target| matches!(target, Target::Tracepoint(..));
-        let is_slow = self
-            .hooks
-            .iter()
-            .filter_map(|hook| hook.attached.as_ref())
-            .any(|(_, targets)| targets.iter().filter(|one| tracepoints(one)).count() > QUICK);
-        if is_slow {
-            return Ok(());
-        }
         if let Some(attached) = self.attached.take() {
             self.missed = misses(&attached);
             drop(attached);
@@ -344,23 +334,6 @@ impl Session {
             wait_for_programs().context("cannot wait for the programs to end")?;
         }
         Ok(())
-    }
-
-    /// Removes every hook that is left, in a thread of its own: the kernel may take seconds for it.
-    /// Nothing is to be read after that.
-    pub fn remove(&mut self) -> Result<Option<JoinHandle<()>>> {
-        let Some(attached) = self.attached.take() else {
-            return Ok(None);
-        };
-        let ebpf = self.ebpf.take();
-        let thread = thread::Builder::new()
-            .name("turnaway-remove".to_owned())
-            .spawn(move || {
-                drop(attached);
-                drop(ebpf);
-            })
-            .context("cannot start a thread to remove hooks")?;
-        Ok(Some(thread))
     }
 
     /// Runs of each hook's programs that the kernel left out, since the start.
@@ -398,6 +371,24 @@ fn misses(attached: &Attached) -> Vec<(HookName, Missed)> {
         .iter()
         .map(|hook| (*hook, attached.missed(*hook)))
         .collect()
+}
+
+/// What the exits of system calls are looked at for: whichever hooks are placed there.
+fn wanted_exits(hooks: &[HookStatus]) -> u32 {
+    hooks
+        .iter()
+        .filter(|hook| {
+            let attached = hook.attached.as_ref();
+            attached.is_some_and(|(_, targets)| targets.contains(&plan::SYSCALL_EXITS))
+        })
+        .map(|hook| match hook.hook {
+            HookName::Accept => exits::ACCEPT,
+            HookName::Accepted => exits::ACCEPTED,
+            HookName::Connect => exits::CONNECT,
+            HookName::Descriptors => exits::DESCRIPTORS,
+            _ => 0,
+        })
+        .fold(0, |all, one| all | one)
 }
 
 /// What the programs are told of the plan.

@@ -501,20 +501,12 @@ impl<'a> Run<'a> {
         let losses = self.session.losses()?;
         let missed = self.session.missed();
         let hooks = self.session.hooks().to_vec();
-        // Nothing is read any more. Where the kernel takes long to remove hooks, it does so while
-        // what waits is delivered.
-        let removal = self.session.remove()?;
         let state = State {
             losses,
             lag: Duration::ZERO,
             hooks: &hooks,
         };
-        let finished =
-            self.pipeline
-                .finish(&state, &missed, listeners, &self.descriptors, deadline);
-        if let Some(removal) = removal {
-            let _ = removal.join();
-        }
-        finished
+        self.pipeline
+            .finish(&state, &missed, listeners, &self.descriptors, deadline)
     }
 }

@@ -520,7 +520,8 @@ impl<'a> Pipeline<'a> {
         };
         if let (Some(mut watcher), Some(deadline)) = (self.watcher.take(), deadline) {
             let reading = self.reading_of(state, &listeners, watched);
-            for line in watcher.end(&reading, deadline - LAST_LINES * 2) {
+            let until = deadline.checked_sub(LAST_LINES * 2).unwrap_or(deadline);
+            for line in watcher.end(&reading, until) {
                 self.must(line, left(LAST_LINES));
             }
         }
