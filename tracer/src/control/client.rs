@@ -1,7 +1,7 @@
 //! The side of those who ask.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
     time::Duration,
@@ -27,9 +27,11 @@ pub fn ask(path: &Path, request: &Request) -> Result<Answer> {
     let mut stream = open(path)?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    stream
-        .write_all(&line)
-        .with_context(|| format!("cannot ask the daemon at {shown}"))?;
+    match stream.write_all(&line) {
+        // Whom it does not answer it does not listen to, and says so.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written.with_context(|| format!("cannot ask the daemon at {shown}"))?,
+    }
     let mut answer = Vec::new();
     BufReader::new(stream)
         .take(MAX_ANSWER as u64)
