@@ -26,10 +26,12 @@ pub struct Status {
     pub failures: u64,
     /// Those of them that the configuration says to ignore.
     pub ignored: u64,
-    /// What was not seen or not kept.
-    pub lost: LossFields,
-    /// How late the last reading of the counters was, seconds.
-    pub lag_s: f64,
+    /// What was not seen or not kept; absent before the first reading of the counters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LossFields>,
+    /// How late the last reading was, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_s: Option<f64>,
     /// How long ago it was, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reading_age_s: Option<f64>,

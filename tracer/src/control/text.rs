@@ -40,10 +40,12 @@ pub fn status(status: &Status) -> String {
         status.failures, status.events
     );
     line(&mut out, "seen", &seen);
-    line(&mut out, "lost", &lost(&status.lost));
-    let age = match status.reading_age_s {
-        Some(age) => format!("the last {age:.1} s ago, {:.3} s late", status.lag_s),
-        None => "none yet".to_owned(),
+    let losses = status.lost.as_ref();
+    let losses = losses.map_or_else(|| "not read yet".to_owned(), lost);
+    line(&mut out, "lost", &losses);
+    let age = match (status.reading_age_s, status.lag_s) {
+        (Some(age), Some(lag)) => format!("the last {age:.1} s ago, {lag:.3} s late"),
+        _ => "none yet".to_owned(),
     };
     line(&mut out, "readings", &age);
     let incidents = format!(

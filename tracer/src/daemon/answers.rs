@@ -37,9 +37,6 @@ impl Daemon {
         last.losses = reading.losses;
         last.output = reading.output;
         last.lag = reading.lag;
-        if last.hooks.is_empty() {
-            last.hooks = reading.hooks.to_vec();
-        }
         if let Some(listeners) = &reading.listeners {
             let mut waiting: Vec<WaitingFields> = listeners
                 .iter()
@@ -164,13 +161,13 @@ impl Daemon {
             events: *events,
             failures: self.engine.rows().totals().values().sum(),
             ignored: self.engine.ignored(),
-            lost: LossFields {
+            lost: at.map(|_| LossFields {
                 ring: losses.ring,
                 map: losses.map,
                 missed: losses.missed,
                 output: *output,
-            },
-            lag_s: lag.as_secs_f64(),
+            }),
+            lag_s: at.map(|_| lag.as_secs_f64()),
             reading_age_s: at.map(|at| at.elapsed().as_secs_f64()),
             hooks: hooks.iter().map(hook).collect(),
             incidents: self

@@ -310,7 +310,8 @@ fn now() -> Now {
 }
 
 impl Watcher for Daemon {
-    fn begun(&mut self) {
+    fn begun(&mut self, hooks: &[HookStatus]) {
+        self.last.hooks = hooks.to_vec();
         // Only under systemd is there anybody to hear it.
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     }

@@ -119,7 +119,7 @@ async fn trace(options: &Options, watcher: Option<Box<dyn Watcher>>) -> Result<(
     run.first_look().await?;
     let bell = run.pipeline.bell();
     run.announce();
-    run.pipeline.begun();
+    run.pipeline.begun(run.session.hooks());
 
     let deadline = options.duration.map(|duration| Instant::now() + duration);
     let mut readings = tokio::time::interval_at(Instant::now() + READING, READING);

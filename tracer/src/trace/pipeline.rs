@@ -393,9 +393,9 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Hooks are in place.
-    pub(super) fn begun(&mut self) {
+    pub(super) fn begun(&mut self, hooks: &[HookStatus]) {
         if let Some(watcher) = &mut self.watcher {
-            watcher.begun();
+            watcher.begun(hooks);
         }
     }
 

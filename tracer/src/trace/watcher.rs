@@ -18,7 +18,7 @@ use crate::{
 /// Is shown everything after filters, in the order that it comes. It must return at once, except at the end.
 pub trait Watcher {
     /// Hooks are in place.
-    fn begun(&mut self);
+    fn begun(&mut self, hooks: &[HookStatus]);
     /// An exemplar, or a state that began or ended.
     fn failure(&mut self, failure: &Failure, who: &Who, clock: &Clock);
     /// A state that lasts, once a second.
