@@ -202,3 +202,72 @@ fn a_recording_has_no_more_room_than_it_is_given() {
     assert!(files > 2);
     assert_eq!(seen, failed);
 }
+
+/// A file system with little room; it is gone when this is dropped.
+struct Small<'a>(&'a Path);
+
+impl<'a> Small<'a> {
+    fn at(path: &'a Path) -> Self {
+        fs::create_dir(path).unwrap();
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=256k,mode=0700", "none"])
+            .arg(path)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        Self(path)
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[test]
+fn what_a_full_disk_does_not_take_is_counted_and_capture_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("small");
+    let small = Small::at(&folder);
+    let filler = folder.join("filler");
+    // Until there is no room left.
+    let _ = fs::write(&filler, vec![0; 240 << 10]);
+    let record = folder.join("record.ndjson");
+    let mut server = Server::start(Role::default());
+    let more = ["--no-metrics", "--record", record.to_str().unwrap()];
+    let mut daemon = Daemon::start(dir.path(), "", &more);
+    let begun = std::time::Instant::now();
+    let mut failed = 0;
+    let lost = loop {
+        failed += server.act("fail-for-ms", 100);
+        let recording = &daemon.status()["recording"];
+        if recording["lost"].as_u64() > Some(0) {
+            let error = recording["error"].as_str().unwrap().to_owned();
+            assert!(error.contains("No space left"), "{error}");
+            break recording["lost"].as_u64().unwrap();
+        }
+        assert!(begun.elapsed() < crate::daemon::PATIENCE, "it is not full");
+    };
+    let fired = daemon.incident("firing", server.port);
+    assert!(count(&fired, "accept.emfile") <= failed);
+    assert!(daemon.ask(&["status"]).contains("No space left"));
+
+    fs::remove_file(&filler).unwrap();
+    turnaway_tests::wait::until_true("it to be recorded again", || {
+        server.act("fail", 1);
+        Ok(daemon.status()["recording"]["error"].is_null())
+    })
+    .unwrap();
+    daemon.end();
+    let text = fs::read_to_string(&record).unwrap();
+    // None is half a line, and the last says how many are missing.
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let last = lines.last().unwrap();
+    assert_eq!(last["state"], "ended");
+    assert!(last["lost"]["output"].as_u64() >= Some(lost), "{last}");
+    drop(small);
+}
