@@ -222,6 +222,7 @@ pub(crate) fn healthy(metrics: &Metrics) {
                 missed: Some(0),
             },
             output: 0,
+            recording: Some(0),
             lag: Duration::from_millis(3),
             hooks: &[
                 hook(HookName::Accept, true),

@@ -1,12 +1,17 @@
 //! `turnaway daemon`: watch always, alert, serve metrics.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Result;
 
-use super::{duration, output::OutputArgs, rules::CONFIG};
+use super::{duration, output::OutputArgs, rules::CONFIG, size};
 use crate::{
-    daemon,
+    control,
+    daemon::{self, Recording},
     event::Tier,
     filter::Filter,
     kernel::session,
@@ -31,7 +36,7 @@ pub(super) struct Args {
     config: Option<PathBuf>,
 
     /// Where incidents and alerts that wait are kept
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/turnaway")]
+    #[arg(long, value_name = "DIR", default_value = STATE)]
     state: PathBuf,
 
     /// Keep nothing on disk
@@ -45,6 +50,23 @@ pub(super) struct Args {
     /// Serve no metrics
     #[arg(long, conflicts_with = "metrics")]
     no_metrics: bool,
+
+    /// Where `turnaway status`, `incidents` and `silence` ask it, which only root may:
+    /// /run/turnaway/control.sock or, with a --state of its own, control.sock in there
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+
+    /// Record what is seen to this file, as `turnaway replay` reads it
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+
+    /// From this size the recording goes on in another file: FILE becomes FILE.1, and so on
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "100M", requires = "record")]
+    record_size: u64,
+
+    /// So many full files of the recording are kept
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000), default_value_t = 4, requires = "record")]
+    record_keep: u32,
 
     /// From this long in the queue an accepted connection is slow, or a connect that waits for room in one
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "500ms")]
@@ -63,7 +85,10 @@ const EXAMPLES: &str = "\
 Examples:
   turnaway daemon                         with /etc/turnaway/turnaway.toml, if that is there
   turnaway daemon --no-state --json       incidents as records on stdout, nothing on disk
-  turnaway daemon -c FILE --metrics 127.0.0.1:9800";
+  turnaway daemon -c FILE --metrics 127.0.0.1:9800
+  turnaway daemon --record /var/log/turnaway/seen.ndjson";
+
+const STATE: &str = "/var/lib/turnaway";
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let filter = Filter::default();
@@ -71,6 +96,15 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let config = args
         .config
         .or_else(|| Some(PathBuf::from(CONFIG)).filter(|path| path.exists()));
+    let socket = args.socket.unwrap_or_else(|| {
+        if args.no_state || args.state == Path::new(STATE) {
+            PathBuf::from(control::SOCKET)
+        } else {
+            // Its folder must be named from the root, whatever the state's is.
+            let state = std::path::absolute(&args.state).unwrap_or_else(|_| args.state.clone());
+            control::beside(&state)
+        }
+    });
     let options = daemon::Options {
         trace: trace::Options {
             session: session::Options {
@@ -102,6 +136,12 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
             Some(listen) => Some(Some(listen)),
             None => None,
         },
+        socket,
+        recording: args.record.map(|file| Recording {
+            file,
+            size: args.record_size,
+            keep: args.record_keep,
+        }),
         json,
     };
     daemon::run(&options)?;

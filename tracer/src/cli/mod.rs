@@ -1,5 +1,6 @@
 //! The command line: one file a command, each from raw arguments to validated options.
 
+mod control;
 mod daemon;
 mod doctor;
 mod errors;
@@ -51,6 +52,12 @@ enum Command {
     Trace(Box<trace::Args>),
     /// Watch always: alert when connections are turned away, and serve metrics
     Daemon(daemon::Args),
+    /// Say how the running daemon is
+    Status(control::StatusArgs),
+    /// Show the incidents that the running daemon tells of
+    Incidents(control::IncidentsArgs),
+    /// Silence incidents for a time
+    Silence(control::SilenceArgs),
     /// Say what can be seen on this kernel, and what cannot
     Doctor(doctor::Args),
     /// Show the incidents in recorded events
@@ -82,6 +89,9 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Trace(args) => trace::run(*args),
         Command::Daemon(args) => daemon::run(args),
+        Command::Status(args) => control::status(&args),
+        Command::Incidents(args) => control::incidents(&args),
+        Command::Silence(args) => control::silence(args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::CheckConfig(args) => rules::check(&args),
@@ -116,6 +126,21 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// A size as people write it, bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30)];
+    let (number, unit) = units
+        .into_iter()
+        .find_map(|(letter, unit)| Some((text.strip_suffix(letter)?, unit)))
+        .unwrap_or((text, 1));
+    let size = number
+        .parse()
+        .ok()
+        .and_then(|number: u64| number.checked_mul(unit));
+    size.filter(|size| *size >= 1 << 12)
+        .ok_or_else(|| "use a size of at least 4K, such as 512K, 100M or 2G".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -123,6 +148,16 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        assert_eq!(super::size("4096"), Ok(4096));
+        assert_eq!(super::size("512K"), Ok(512 << 10));
+        assert_eq!(super::size("2G"), Ok(2 << 30));
+        for bad in ["", "1", "M", "-1M", "1.5M", "4000", "99999999999G", "1T"] {
+            assert!(super::size(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,40 +1,49 @@
 //! `turnaway daemon`: what is seen becomes incidents, which are told; metrics are served.
 //!
 //! Everything here is shown by the run ([`crate::trace::Watcher`]) and returns at once: delivery, the
-//! state on disk and the metrics' endpoint each have a thread of their own.
+//! state on disk, recording, the metrics' endpoint and the control socket each have a thread of their own.
 
+mod accepted;
+mod answers;
+mod endpoint;
+mod recorder;
 mod state;
 
 use std::{
     path::PathBuf,
-    sync::Arc,
-    thread,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::Notify;
 
 use crate::{
     alert::Severity,
     attribute::Who,
+    control::{Ask, Server, Serving, WaitingFields},
     event::{Count, Failure},
     incident::{Change, Engine, Now, What},
-    kernel::jiffies,
-    metrics::{self, Metrics, Moment},
+    kernel::{attach::HookStatus, jiffies, session::Losses},
+    metrics::{self, Metrics, Moment, ProcessState},
     notify::Notifiers,
     observation::Observation,
-    record::Clock,
+    record::{AcceptedRecord, Clock, CountRecord, Event, Failures, Lost},
     replay,
     rules::{self, Configuration},
     text,
     trace::{self, Reading, Watcher},
 };
+use accepted::Accepted;
+use endpoint::Endpoint;
+use recorder::Recorder;
+pub use recorder::Recording;
 use state::{Keeper, State};
 
-/// How long what waits may take to be delivered at the end.
-const FAREWELL: Duration = Duration::from_secs(4);
+/// Of the time that the end takes, so much is kept for what was delivered to be noted on disk.
+const NOTING: Duration = Duration::from_millis(600);
 /// The state is saved at least so often.
 const SAVING: Duration = Duration::from_secs(10);
 
@@ -49,6 +58,10 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// Where metrics are served, if not where the configuration says; `None` within is nowhere.
     pub listen: Option<Option<metrics::Listen>>,
+    /// Where those who ask are answered.
+    pub socket: PathBuf,
+    /// Where what is seen is recorded, if anywhere.
+    pub recording: Option<Recording>,
     /// Incidents are written as records.
     pub json: bool,
 }
@@ -56,7 +69,13 @@ pub struct Options {
 /// Runs until it is told to stop.
 pub fn run(options: &Options) -> Result<()> {
     let configuration = load(options)?;
+    let host = text::json(rustix::system::uname().nodename().to_bytes());
     let state = State::open(options.state.as_deref())?;
+    let server = Server::bind(&options.socket)?;
+    let recorder = match &options.recording {
+        Some(recording) => Some(Recorder::start(recording, &host)?),
+        None => None,
+    };
     let engine = state.restore(&configuration.rules);
     let notifiers = Arc::new(Notifiers::start(
         &configuration.notifiers,
@@ -65,30 +84,42 @@ pub fn run(options: &Options) -> Result<()> {
     for alert in engine.alerts() {
         notifiers.resume(&alert);
     }
+    let jiffy = jiffies::length();
     let metrics = Arc::new(Metrics::new(metrics::Config {
-        max_series: configuration
-            .max_series
-            .unwrap_or(metrics::Config::default().max_series),
-        jiffy: jiffies::length(),
+        max_series: max_series(&configuration),
+        jiffy,
         ..metrics::Config::default()
     }));
-    let listen = match options.listen.clone() {
-        Some(listen) => listen,
-        None => Some(configuration.listen.unwrap_or_default()),
+    let endpoint = match listen(options, &configuration) {
+        Some(listen) => Some(Endpoint::start(&metrics, &listen)?),
+        None => None,
     };
-    if let Some(listen) = listen {
-        serve(Arc::clone(&metrics), &listen)?;
-    }
     let keeper = Keeper::start(state, Arc::clone(&notifiers))?;
+    let bell = Arc::new(Notify::new());
+    let (ask, asks) = mpsc::channel();
+    let serving = server
+        .start(ask, Arc::clone(&bell))
+        .context("cannot serve the control socket")?;
     let daemon = Daemon {
         options: options.clone(),
-        host: text::json(rustix::system::uname().nodename().to_bytes()),
+        host,
         engine,
         notifiers: Some(notifiers),
         metrics,
+        endpoint,
         keeper,
+        recorder,
+        accepted: Accepted::default(),
+        jiffy,
+        asks,
+        bell,
+        serving: Some(serving),
         saved: Instant::now(),
         fired: metrics::BySeverity::default(),
+        started: Started::now(),
+        read: Timestamp::now(),
+        refused: None,
+        last: Last::default(),
     };
     trace::run_with(&options.trace, Some(Box::new(daemon)))
 }
@@ -100,21 +131,17 @@ fn load(options: &Options) -> Result<Configuration> {
     }
 }
 
-/// Serves metrics from a thread of its own: a scrape takes no time of the capture's.
-fn serve(metrics: Arc<Metrics>, listen: &metrics::Listen) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the metrics' runtime")?;
-    let server = {
-        let _entered = runtime.enter();
-        metrics::Server::bind(listen)?
-    };
-    thread::Builder::new()
-        .name("turnaway-metrics".to_owned())
-        .spawn(move || runtime.block_on(server.run(metrics)))
-        .context("cannot start a thread to serve metrics")?;
-    Ok(())
+fn max_series(configuration: &Configuration) -> usize {
+    let usual = metrics::Config::default().max_series;
+    configuration.max_series.unwrap_or(usual)
+}
+
+/// Where metrics are to be served, if anywhere.
+fn listen(options: &Options, configuration: &Configuration) -> Option<metrics::Listen> {
+    match &options.listen {
+        Some(listen) => listen.clone(),
+        None => Some(configuration.listen.clone().unwrap_or_default()),
+    }
 }
 
 struct Daemon {
@@ -124,9 +151,51 @@ struct Daemon {
     /// `None` once it has ended.
     notifiers: Option<Arc<Notifiers>>,
     metrics: Arc<Metrics>,
+    endpoint: Option<Endpoint>,
     keeper: Keeper,
+    recorder: Option<Recorder>,
+    accepted: Accepted,
+    /// The kernel's unit of time, if that is known.
+    jiffy: Option<Duration>,
+    asks: mpsc::Receiver<Ask>,
+    bell: Arc<Notify>,
+    /// `None` once it answers no more.
+    serving: Option<Serving>,
     saved: Instant,
     fired: metrics::BySeverity,
+    started: Started,
+    /// When the configuration was read.
+    read: Timestamp,
+    /// Why it was not, or not all of it, when it should have been read again.
+    refused: Option<(Timestamp, String)>,
+    last: Last,
+}
+
+/// When the daemon started.
+struct Started {
+    wall: Timestamp,
+    steady: Instant,
+}
+
+impl Started {
+    fn now() -> Self {
+        Self {
+            wall: Timestamp::now(),
+            steady: Instant::now(),
+        }
+    }
+}
+
+/// What the last reading told, for those who ask.
+#[derive(Default)]
+struct Last {
+    at: Option<Instant>,
+    events: u64,
+    losses: Losses,
+    output: u64,
+    lag: Duration,
+    hooks: Vec<HookStatus>,
+    waiting: Vec<WaitingFields>,
 }
 
 impl Daemon {
@@ -168,6 +237,10 @@ impl Daemon {
                 events: reading.events,
                 losses: reading.losses,
                 output: reading.output,
+                recording: self
+                    .recorder
+                    .as_ref()
+                    .map(|recorder| recorder.progress().lost),
                 lag: reading.lag,
                 hooks: reading.hooks,
             },
@@ -180,9 +253,20 @@ impl Daemon {
                 .collect();
             self.metrics.set_listeners(&states, now);
         }
+        let short: Vec<ProcessState> = reading
+            .short
+            .iter()
+            .map(|short| ProcessState {
+                id: short.id,
+                who: short.who.clone(),
+                used: Some(short.descriptors.used),
+                limit: short.descriptors.limit,
+            })
+            .collect();
+        self.metrics.set_processes(&short);
         let mut firing = metrics::BySeverity::default();
-        for incident in self.engine.incidents() {
-            *by_severity(&mut firing, incident.severity) += 1;
+        for (severity, count) in self.engine.firing() {
+            *by_severity(&mut firing, severity) = count;
         }
         self.metrics.set_incidents(metrics::Incidents {
             firing,
@@ -226,7 +310,8 @@ fn now() -> Now {
 }
 
 impl Watcher for Daemon {
-    fn begun(&mut self) {
+    fn begun(&mut self, hooks: &[HookStatus]) {
+        self.last.hooks = hooks.to_vec();
         // Only under systemd is there anybody to hear it.
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     }
@@ -234,6 +319,9 @@ impl Watcher for Daemon {
     fn failure(&mut self, failure: &Failure, who: &Who, clock: &Clock) {
         let seen = Observation::of_failure(&self.host, failure, who, None, clock);
         self.engine.observe(&seen);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(&Event::new(&self.host, failure, who, None, clock));
+        }
     }
 
     fn lasting(&mut self, failure: &Failure, who: &Who, clock: &Clock) {
@@ -242,13 +330,18 @@ impl Watcher for Daemon {
     }
 
     fn count(&mut self, count: &Count, who: &Who, clock: &Clock) {
-        let seen = Observation::of_count(&self.host, Timestamp::now(), count, who, clock);
+        let now = Timestamp::now();
+        let seen = Observation::of_count(&self.host, now, count, who, clock);
         self.engine.observe(&seen);
         self.metrics.observe_count(count, who, Moment::now());
+        if let Some(recorder) = &mut self.recorder {
+            let failures = Failures::of_count(count, who);
+            recorder.hold(&CountRecord::new(&self.host, now, &failures, clock));
+        }
     }
 
     fn reading(&mut self, reading: &Reading<'_>) -> Vec<String> {
-        let changes = self.engine.tick(now());
+        let changes = self.take(reading);
         let lines = self.tell(&changes);
         self.metrics(reading);
         if !changes.is_empty() || self.saved.elapsed() >= SAVING {
@@ -258,54 +351,144 @@ impl Watcher for Daemon {
         lines
     }
 
+    fn sockets(&self) -> Vec<u64> {
+        self.engine.sockets()
+    }
+
+    fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell)
+    }
+
+    fn asked(&mut self) {
+        while let Ok(ask) = self.asks.try_recv() {
+            let reply = self.answer(ask.request);
+            // Whoever asked may have gone.
+            let _ = ask.answer.send(reply);
+        }
+    }
+
     fn reload(&mut self) {
+        let now = Timestamp::now();
         let configuration = match load(&self.options) {
             Ok(configuration) => configuration,
             Err(error) => {
                 log::error!("the configuration stays as it was: {error:#}");
+                self.refused = Some((now, format!("{error:#}")));
                 return;
             }
         };
+        self.refused = None;
+        self.read = now;
+        if let Err(error) = self.move_metrics(&configuration) {
+            let stays = format!("metrics stay where they were: {error:#}");
+            log::error!("{stays}");
+            self.refused = Some((now, stays));
+        }
         if let Some(before) = self.notifiers.take() {
             self.keeper.pause();
-            match Arc::try_unwrap(before) {
-                // What waits is on disk, or goes on from memory where there is none.
-                Ok(before) => drop(before.stop(Duration::from_millis(500))),
-                Err(before) => self.notifiers = Some(before),
-            }
+            // What waits is on disk, or goes on from memory where there is none.
+            let _ = before.stop(Duration::from_millis(500));
         }
         self.engine.set_rules(configuration.rules);
-        if self.notifiers.is_none() {
-            match Notifiers::start(&configuration.notifiers, self.keeper.queue().as_deref()) {
-                Ok(notifiers) => {
-                    let notifiers = Arc::new(notifiers);
-                    for alert in self.engine.alerts() {
-                        notifiers.resume(&alert);
-                    }
-                    self.keeper.resume(Arc::clone(&notifiers));
-                    self.notifiers = Some(notifiers);
+        match Notifiers::start(&configuration.notifiers, self.keeper.queue().as_deref()) {
+            Ok(notifiers) => {
+                let notifiers = Arc::new(notifiers);
+                for alert in self.engine.alerts() {
+                    notifiers.resume(&alert);
                 }
-                Err(error) => log::error!("nobody is notified any more: {error:#}"),
+                self.keeper.resume(Arc::clone(&notifiers));
+                self.notifiers = Some(notifiers);
+            }
+            Err(error) => {
+                let nobody = format!("nobody is notified any more: {error:#}");
+                log::error!("{nobody}");
+                self.refused = Some((now, nobody));
             }
         }
         log::info!("the configuration was read again");
     }
 
-    fn end(&mut self) -> Vec<String> {
+    fn end(&mut self, last: &Reading<'_>, deadline: Instant) -> Vec<String> {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
-        let changes = self.engine.tick(now());
+        self.serving = None;
+        let changes = self.take(last);
         let lines = self.tell(&changes);
         self.save();
-        self.keeper.stop();
-        if let Some(notifiers) = self.notifiers.take()
-            && let Ok(notifiers) = Arc::try_unwrap(notifiers)
-        {
-            for health in notifiers.stop(FAREWELL) {
+        // Both go on meanwhile.
+        self.keeper.close();
+        let delivering = deadline
+            .saturating_duration_since(Instant::now())
+            .saturating_sub(NOTING);
+        if let Some(notifiers) = self.notifiers.take() {
+            for health in notifiers.stop(delivering) {
                 if let Some(error) = &health.last_error {
                     log::warn!("{} ({}): {error}", health.name, health.target);
                 }
             }
         }
+        self.keeper.wait(deadline);
+        if let Some(recorder) = &mut self.recorder {
+            let lost = Lost {
+                ring: last.losses.ring,
+                map: last.losses.map,
+                missed: last.losses.missed,
+                output: 0,
+            };
+            recorder.end(lost, deadline);
+        }
         lines
+    }
+}
+
+impl Daemon {
+    /// Takes a reading in; returns what became of incidents.
+    fn take(&mut self, reading: &Reading<'_>) -> Vec<Change> {
+        let now = now();
+        let accepts = reading.see.accepts;
+        self.engine.sees_accepted(accepts);
+        let engine = &self.engine;
+        let grown = self
+            .accepted
+            .grow(reading, self.jiffy, now.wall, |netns, inode| {
+                engine.wants_accepted(netns, inode)
+            });
+        let mut records = Vec::new();
+        for growth in grown {
+            let listener = (growth.inode, &growth.listener);
+            if self.recorder.is_some() {
+                let waits = growth.waits.as_ref();
+                let record =
+                    AcceptedRecord::new(&self.host, now.wall, listener, growth.count, waits);
+                records.push(recorder::line(&record));
+            }
+            let seen = Observation::of_accepted(
+                &self.host,
+                now.wall,
+                listener,
+                growth.count,
+                growth.waits.clone(),
+            );
+            self.engine.observe(&seen);
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.reading(records, accepts);
+        }
+        self.remember(reading);
+        self.engine.tick(now)
+    }
+
+    /// Serves metrics where the configuration says now, and no more of them than it says.
+    fn move_metrics(&mut self, configuration: &Configuration) -> Result<()> {
+        self.metrics.set_max_series(max_series(configuration));
+        let wanted = listen(&self.options, configuration);
+        if wanted.as_ref() == self.endpoint.as_ref().map(|endpoint| &endpoint.listen) {
+            return Ok(());
+        }
+        // The new one first: where it cannot be, the old one stays.
+        self.endpoint = match wanted {
+            Some(listen) => Some(Endpoint::start(&self.metrics, &listen)?),
+            None => None,
+        };
+        Ok(())
     }
 }

@@ -9,16 +9,19 @@ use std::{
         Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, Sender},
     },
-    thread::{self, JoinHandle},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
+use tokio::sync::oneshot;
 
 use crate::{
     incident::{Engine, Saved},
     notify::Notifiers,
+    privileges::{self, Duty},
     rules::Rules,
 };
 
@@ -124,36 +127,64 @@ fn private(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// A state to write, and who wants to know whether it was.
+type Job = (Saved, Option<oneshot::Sender<bool>>);
+
+/// How writing goes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Written {
+    /// The folder; `None` where nothing is kept.
+    pub(super) folder: Option<PathBuf>,
+    /// When it was last written.
+    pub(super) at: Option<Timestamp>,
+    /// Why it could not be the last time.
+    pub(super) error: Option<String>,
+}
+
 /// Writes the state from a thread of its own: a disk that hangs holds up nobody else.
 pub(super) struct Keeper {
     queue: Option<PathBuf>,
-    states: Option<Sender<Saved>>,
-    notifiers: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    states: Option<Sender<Job>>,
+    shared: Arc<Shared>,
+    /// The thread holds the other end.
+    end: Receiver<()>,
 }
 
-/// Who delivers, between the keeper and the one who changes it.
+/// Between the keeper and its owner.
 #[derive(Default)]
 struct Shared {
+    /// Who delivers.
     notifiers: Mutex<Option<Arc<Notifiers>>>,
+    written: Mutex<Written>,
 }
 
 impl Keeper {
     /// Starts the thread.
     pub(super) fn start(state: State, notifiers: Arc<Notifiers>) -> Result<Self> {
-        let (states, received) = mpsc::channel();
-        let shared = Arc::new(Shared::default());
+        let (states, received) = mpsc::channel::<Job>();
+        let shared = Arc::new(Shared {
+            written: Mutex::new(Written {
+                folder: state.folder.clone(),
+                ..Written::default()
+            }),
+            ..Shared::default()
+        });
         let queue = state.queue();
         let for_thread = Arc::clone(&shared);
-        let thread = thread::Builder::new()
+        let (ending, end) = mpsc::channel();
+        thread::Builder::new()
             .name("turnaway-state".to_owned())
-            .spawn(move || keep(&state, &received, &for_thread))
+            .spawn(move || {
+                privileges::keep(Duty::Serve);
+                keep(&state, &received, &for_thread);
+                drop(ending);
+            })
             .context("cannot start a thread to keep the state")?;
         let keeper = Self {
             queue,
             states: Some(states),
-            notifiers: shared,
-            thread: Some(thread),
+            shared,
+            end,
         };
         keeper.resume(notifiers);
         Ok(keeper)
@@ -166,29 +197,49 @@ impl Keeper {
 
     /// Has a state written, once all that it says is told is sure to be.
     pub(super) fn save(&self, saved: Saved) {
+        self.send((saved, None));
+    }
+
+    /// The same, and tells whether it is on disk.
+    pub(super) fn save_and_tell(&self, saved: Saved) -> oneshot::Receiver<bool> {
+        let (tell, told) = oneshot::channel();
+        self.send((saved, Some(tell)));
+        told
+    }
+
+    fn send(&self, job: Job) {
         if let Some(states) = &self.states {
             // It fails only if the thread has ended.
-            let _ = states.send(saved);
+            let _ = states.send(job);
         }
+    }
+
+    /// How writing goes.
+    pub(super) fn written(&self) -> Written {
+        lock(&self.shared.written).clone()
     }
 
     /// Lets go of who delivers.
     pub(super) fn pause(&self) {
-        lock(&self.notifiers.notifiers).take();
+        lock(&self.shared.notifiers).take();
     }
 
     /// Takes somebody else who delivers.
     pub(super) fn resume(&self, notifiers: Arc<Notifiers>) {
-        *lock(&self.notifiers.notifiers) = Some(notifiers);
+        *lock(&self.shared.notifiers) = Some(notifiers);
     }
 
-    /// Writes what is left, and ends.
-    pub(super) fn stop(&mut self) {
+    /// No more states will come: the thread writes the last and ends.
+    pub(super) fn close(&mut self) {
         self.states.take();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+    }
+
+    /// Waits for that, but not beyond the deadline.
+    pub(super) fn wait(&self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if self.end.recv_timeout(left) == Err(mpsc::RecvTimeoutError::Timeout) {
+            log::warn!("the last state could not be written in time");
         }
-        self.pause();
     }
 }
 
@@ -196,26 +247,38 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn keep(state: &State, received: &Receiver<Saved>, shared: &Shared) {
-    let mut failed = false;
-    while let Ok(mut saved) = received.recv() {
+fn keep(state: &State, received: &Receiver<Job>, shared: &Shared) {
+    while let Ok((mut saved, tell)) = received.recv() {
+        let mut tells = vec![tell];
         // Only the newest matters.
-        while let Ok(newer) = received.try_recv() {
+        while let Ok((newer, tell)) = received.try_recv() {
             saved = newer;
+            tells.push(tell);
         }
-        // Held meanwhile, so that nobody ends who delivers.
-        let notifiers = lock(&shared.notifiers);
-        if let Some(notifiers) = &*notifiers {
+        if state.folder.is_none() {
+            continue;
+        }
+        // Whoever is in place now is waited for, and may be replaced meanwhile.
+        let notifiers = lock(&shared.notifiers).clone();
+        if let Some(notifiers) = notifiers {
             let _ = notifiers.settle(SETTLING);
         }
-        drop(notifiers);
-        match state.write(&saved) {
-            Ok(()) => failed = false,
+        let outcome = state.write(&saved);
+        for tell in tells.into_iter().flatten() {
+            // Whoever asked may have gone.
+            let _ = tell.send(outcome.is_ok());
+        }
+        let mut written = lock(&shared.written);
+        match outcome {
+            Ok(()) => {
+                written.at = Some(Timestamp::now());
+                written.error = None;
+            }
             Err(error) => {
-                if !failed {
+                if written.error.is_none() {
                     log::warn!("incidents are in memory only: {error:#}");
                 }
-                failed = true;
+                written.error = Some(format!("{error:#}"));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Everything together: what is seen goes in, what is to be told comes out.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     time::Duration,
@@ -19,9 +20,9 @@ use super::{
     window::Window,
 };
 use crate::{
-    alert::Alert,
+    alert::{Alert, Severity},
     observation::{Kind, Observation},
-    rules::{Rules, Silence},
+    rules::{Matcher, Rules, Silence},
 };
 
 /// Most incidents at once; beyond it, those that are not told and were not seen for longest go.
@@ -32,6 +33,8 @@ const MAX_PAST: usize = 10_000;
 const PAST: Duration = Duration::from_hours(1);
 /// Most listeners whose accepted connections are kept for ratios.
 const MAX_ACCEPTED: usize = 10_000;
+/// Most listeners that are read with each tick.
+const MAX_SOCKETS: usize = 1024;
 /// Shortest time between two notifications that say more of the same incident; it doubles.
 const UPDATE: Duration = Duration::from_secs(30);
 /// An incident that lasts is told again after this; it doubles.
@@ -76,6 +79,8 @@ pub struct Engine {
     index: HashMap<Key, u64>,
     past: LinkedHashMap<Key, Past>,
     accepted: LinkedHashMap<Key, Window>,
+    /// Whether all accepted connections are told: a listener that is not told of accepted none.
+    sees_accepted: bool,
     silences: Vec<Silence>,
 }
 
@@ -119,6 +124,7 @@ impl Engine {
             index: HashMap::new(),
             past: LinkedHashMap::new(),
             accepted: LinkedHashMap::new(),
+            sees_accepted: false,
             silences: Vec::new(),
         }
     }
@@ -163,12 +169,14 @@ impl Engine {
         self.silences.retain(|silence| silence.until > now.wall);
         let mut changes = Vec::new();
         let mut over = Vec::new();
+        let none = self.sees_accepted.then_some(0);
         for (id, episode) in &mut self.episodes {
             let accepted = |episode: &Episode, span: Duration| {
                 let windows = episode.keys.iter().filter_map(|key| self.accepted.get(key));
                 windows
                     .map(|window| window.within(at, span))
                     .reduce(u64::saturating_add)
+                    .or(none)
             };
             let verdict = episode.evaluate(&self.rules, accepted, at, now.wall);
             let silences = self.silences.iter().chain(&self.rules.silences);
@@ -283,6 +291,57 @@ impl Engine {
             .collect()
     }
 
+    /// Incidents that fire, the worst and of these the oldest first, no more than so many; and
+    /// whether each is silenced.
+    #[must_use]
+    pub fn worst(&self, most: usize) -> Vec<(IncidentRecord, bool)> {
+        let wall = self.clock.wall.unwrap_or(Timestamp::UNIX_EPOCH);
+        let mut firing: Vec<&Episode> = self
+            .episodes
+            .values()
+            .filter(|episode| episode.state == State::Firing)
+            .collect();
+        firing.sort_by_key(|episode| (Reverse(episode.severity), episode.started));
+        firing.truncate(most);
+        firing
+            .into_iter()
+            .map(|episode| {
+                let record = IncidentRecord::new(episode, wall);
+                (record, self.is_silenced(episode, wall))
+            })
+            .collect()
+    }
+
+    /// How many incidents fire, by severity.
+    #[must_use]
+    pub fn firing(&self) -> BTreeMap<Severity, u64> {
+        let mut firing = BTreeMap::new();
+        for episode in self.episodes.values() {
+            if episode.state == State::Firing {
+                *firing.entry(episode.severity).or_default() += 1;
+            }
+        }
+        firing
+    }
+
+    /// How many incidents that fire a silence would be about.
+    #[must_use]
+    pub fn matched(&self, matcher: &Matcher) -> usize {
+        let firing = |episode: &&Episode| episode.state == State::Firing;
+        let firing = self.episodes.values().filter(firing);
+        firing
+            .filter(|episode| episode.is_matched_by(matcher))
+            .count()
+    }
+
+    fn is_silenced(&self, episode: &Episode, wall: Timestamp) -> bool {
+        self.silences
+            .iter()
+            .chain(&self.rules.silences)
+            .filter(|silence| silence.until > wall)
+            .any(|silence| episode.is_matched_by(&silence.matcher))
+    }
+
     /// How many incidents may yet be told.
     #[must_use]
     pub fn pending(&self) -> u64 {
@@ -338,17 +397,60 @@ impl Engine {
         &self.silences
     }
 
-    fn accept(&mut self, seen: &Observation, count: u64, now: Duration) {
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Says whether all accepted connections are told from now on. Where they are, nothing told
+    /// is none accepted; where they are not, it is nothing known.
+    pub fn sees_accepted(&mut self, sees: bool) {
+        self.sees_accepted = sees;
+    }
+
+    /// Whether it matters how many connections were accepted at a listener.
+    #[must_use]
+    pub fn wants_accepted(&self, netns: Option<u32>, inode: u64) -> bool {
+        self.ratio_span().is_some() || self.index.contains_key(&Key::Socket { netns, inode })
+    }
+
+    /// Listeners whose accepted connections must be known at each tick: those of open incidents,
+    /// where a rule is about a share of attempts.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<u64> {
+        if self.ratio_span().is_none() {
+            return Vec::new();
+        }
+        let sockets = self.index.keys().filter_map(|key| match key {
+            Key::Socket { inode, .. } => Some(*inode),
+            _ => None,
+        });
+        sockets.take(MAX_SOCKETS).collect()
+    }
+
+    /// The longest window of rules that are about a share of attempts.
+    fn ratio_span(&self) -> Option<Duration> {
         let ratios = self.rules.rules.iter();
         let ratios = ratios.filter(|rule| rule.trigger.ratio.is_some());
-        let Some(span) = ratios.map(|rule| rule.trigger.window).max() else {
-            return;
-        };
+        ratios.map(|rule| rule.trigger.window).max()
+    }
+
+    fn accept(&mut self, seen: &Observation, count: u64, now: Duration) {
         let Some(key) = keys(seen)
             .victim
             .into_iter()
             .find(|key| matches!(key, Key::Socket { .. }))
         else {
+            return;
+        };
+        if let Some(waits) = &seen.waits
+            && let Some(id) = self.index.get(&key)
+            && let Some(episode) = self.episodes.get_mut(id)
+        {
+            episode.waited(waits);
+        }
+        let Some(span) = self.ratio_span() else {
             return;
         };
         if let Some(window) = self.accepted.to_back(&key) {

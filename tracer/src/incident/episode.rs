@@ -9,6 +9,7 @@ use super::{cause, keys::Key, window::Window};
 use crate::{
     alert::Severity,
     observation::{Code, Fd, Kind, Listener, Observation, Process},
+    record::Waits,
     rules::{Matcher, Rule, Rules, Subject},
 };
 
@@ -166,6 +167,9 @@ pub struct Episode {
     pub fd: Fd,
     /// The longest that was waited, or that nobody accepted.
     pub waited: Option<Duration>,
+    /// How long connections waited that were accepted meanwhile at its listeners.
+    #[serde(default)]
+    pub waits: Option<Waits>,
     pub(super) watches: Vec<Watch>,
     levels: Vec<Level>,
     pub(super) keys: Vec<Key>,
@@ -216,6 +220,7 @@ impl Episode {
             untold: 0,
             fd: Fd::default(),
             waited: None,
+            waits: None,
             watches: Vec::new(),
             levels: Vec::new(),
             keys: Vec::new(),
@@ -463,6 +468,14 @@ impl Episode {
         }
     }
 
+    /// Connections were accepted at one of its listeners, after they had waited.
+    pub(super) fn waited(&mut self, waits: &Waits) {
+        match &mut self.waits {
+            Some(own) => own.add(waits),
+            None => self.waits = Some(waits.clone()),
+        }
+    }
+
     /// What lasted may have ended unseen: it must be seen again to be believed.
     pub(super) fn doubt(&mut self, now: Duration) {
         for level in &mut self.levels {
@@ -530,8 +543,12 @@ impl Episode {
                 None => {
                     sum.max(levels().count() as u64) >= trigger.count
                         && trigger.ratio.is_none_or(|least| {
-                            accepted(self, trigger.window)
-                                .is_some_and(|accepted| ratio(sum, accepted) >= least)
+                            // Of what was counted: what was seen one by one comes before its
+                            // count, and before what was accepted meanwhile.
+                            let failed = watch.window.within(now, trigger.window);
+                            accepted(self, trigger.window).is_some_and(|accepted| {
+                                failed > 0 && ratio(failed, accepted) >= least
+                            })
                         })
                 }
             };
@@ -624,6 +641,9 @@ impl Episode {
             }
         }
         self.others_suffered = self.others_suffered.saturating_add(other.others_suffered);
+        if let Some(waits) = &other.waits {
+            self.waited(waits);
+        }
         for told in other.timeline {
             self.tell(told.time, told.reason.as_ref(), told.text);
         }

@@ -1,9 +1,9 @@
 //! The `incident` record (docs/records.md), and alerts.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     cause,
@@ -13,15 +13,15 @@ use super::{
 use crate::{
     alert::{Alert, Severity, Status},
     observation::{Code, Fd, Listener, Process},
-    record::SCHEMA,
+    record::{Percentiles, SCHEMA},
     rules::Rule,
 };
 
 /// An incident as it is written: one line when it fires, when it changes and when it is over.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IncidentRecord {
-    schema: &'static str,
-    r#type: &'static str,
+    schema: Cow<'static, str>,
+    r#type: Cow<'static, str>,
     #[serde(serialize_with = "rfc3339")]
     time: Timestamp,
     host: String,
@@ -57,6 +57,9 @@ pub struct IncidentRecord {
     /// The longest that was waited, nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waited_max_ns: Option<u64>,
+    /// How long connections waited that were accepted meanwhile at its listeners.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<Percentiles>,
     /// Clients of this host that did not get through.
     pub sufferers: Vec<SuffererFields>,
     /// Failures of further clients.
@@ -68,10 +71,10 @@ pub struct IncidentRecord {
 }
 
 /// Whose an incident is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VictimFields {
     /// Whether it turns connections away, or cannot connect.
-    pub role: &'static str,
+    pub role: Cow<'static, str>,
     /// The process; where there are several, the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessFields>,
@@ -87,7 +90,7 @@ pub struct VictimFields {
 }
 
 /// A process in an incident.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessFields {
     /// Process id in the initial pid namespace.
     pub pid: u32,
@@ -109,7 +112,7 @@ pub struct ProcessFields {
 }
 
 /// What one reason came to.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReasonFields {
     /// The reason.
     pub reason: Code,
@@ -127,7 +130,7 @@ pub struct ReasonFields {
 }
 
 /// A client of this host that did not get through.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SuffererFields {
     /// Who.
     pub process: ProcessFields,
@@ -142,7 +145,7 @@ pub struct SuffererFields {
 }
 
 /// One line of a timeline.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimelineFields {
     /// When.
     #[serde(serialize_with = "rfc3339")]
@@ -184,8 +187,8 @@ impl IncidentRecord {
         let victim = &episode.victim;
         let is_over = episode.state == State::Resolved;
         Self {
-            schema: SCHEMA,
-            r#type: "incident",
+            schema: SCHEMA.into(),
+            r#type: "incident".into(),
             time,
             host: episode.host.clone(),
             id: episode.id.clone(),
@@ -201,7 +204,7 @@ impl IncidentRecord {
             ended: is_over.then_some(episode.last),
             again_of: episode.again_of.clone(),
             victim: VictimFields {
-                role: if victim.is_client { "client" } else { "server" },
+                role: if victim.is_client { "client" } else { "server" }.into(),
                 process: victim.process.as_ref().map(ProcessFields::new),
                 processes: Some(victim.processes.len()).filter(|count| *count > 0),
                 target: victim.target.clone(),
@@ -221,6 +224,7 @@ impl IncidentRecord {
             waited_max_ns: episode
                 .waited
                 .map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+            waits: episode.waits.as_ref().map(Percentiles::of),
             sufferers: episode
                 .sufferers
                 .iter()
@@ -318,6 +322,9 @@ pub(super) fn alert(
         })
         .collect();
     note("sufferers", sufferers.join("\n"));
+    if let Some(waits) = &episode.waits {
+        note("queue_wait", words::waits(&Percentiles::of(waits)));
+    }
     if let Some(limit) = episode.fd.limit {
         note("fd_limit", limit.to_string());
     }

@@ -57,6 +57,7 @@ pub(crate) fn seen(reason: &str, kind: Kind, ms: u64, process: Process, inode: u
         },
         waited: None,
         approximate: false,
+        waits: None,
         process: Some(process),
     }
 }
@@ -206,6 +207,7 @@ pub(crate) fn samples() -> Vec<IncidentRecord> {
     rich.state = State::Resolved;
     rich.fired = Some(wall(2_000));
     rich.again_of = Some("20261124T030000Z-00000001".to_owned());
+    rich.waits = crate::record::samples::listening().waited;
     rich.tell(wall(5_000), None, "it is over".to_owned());
     let client = of(&[refused(count(5, 4_000), 4_000, None)], true);
     let network = Observation {
@@ -829,4 +831,77 @@ fn names_cannot_harm_a_reader() {
         assert!(!value.contains(['\u{1b}', '\u{202e}']), "{value:?}");
     }
     assert!(!run.last().record.statement.contains('\u{1b}'));
+}
+
+#[test]
+fn a_share_is_of_what_was_counted_and_of_what_is_known() {
+    let rules = rules::parse(
+        "defaults = false\n[[rule]]\nname = \"Share\"\nreason = \"accept.*\"\nratio = 0.5\nwindow = \"10s\"",
+        "x",
+    )
+    .unwrap();
+    let accepted = |n, ms| Observation {
+        process: None,
+        ..seen(
+            "accepted",
+            Kind::Accepted { count: n },
+            ms,
+            pooler(),
+            31_337,
+        )
+    };
+    let mut run = Run::with(rules);
+    run.see(&emfile(count(1, 1_000), 1_000));
+    run.until(12);
+    assert!(run.changes.is_empty(), "attempts are not known");
+    run.engine.sees_accepted(true);
+    // Seen one by one, and its count and what was accepted meanwhile are still to come.
+    run.see(&emfile(Kind::Exemplar, 13_500));
+    run.until(14);
+    assert!(run.changes.is_empty(), "nothing is counted");
+    run.see(&accepted(10, 14_500));
+    run.see(&emfile(count(1, 14_500), 14_500));
+    run.until(16);
+    assert!(run.changes.is_empty(), "one of eleven");
+    // What was accepted is long ago.
+    run.see(&emfile(count(1, 26_000), 26_000));
+    run.until(28);
+    assert_eq!(run.changes.len(), 1, "all of them");
+    assert_eq!(run.changes[0].1.what, What::Fired);
+}
+
+#[test]
+fn the_worst_come_first_and_silences_are_told_by_what_they_match() {
+    let mut run = Run::new();
+    run.see(&seen(
+        "queue.syn_overflow",
+        count(10, 1_000),
+        1_000,
+        process("nginx", 3),
+        2,
+    ));
+    run.see(&emfile(count(1, 2_000), 2_000));
+    run.until(4);
+    let severities = |worst: Vec<(IncidentRecord, bool)>| -> Vec<(Severity, bool)> {
+        let of = worst.into_iter();
+        of.map(|(record, silenced)| (record.severity, silenced))
+            .collect()
+    };
+    let all = [(Severity::Critical, false), (Severity::Warning, false)];
+    assert_eq!(severities(run.engine.worst(9)), all);
+    assert_eq!(severities(run.engine.worst(1)), all[..1]);
+    assert_eq!(run.engine.firing()[&Severity::Critical], 1);
+    let matcher = Matcher {
+        comm: vec!["ngin*".to_owned()],
+        ..Matcher::default()
+    };
+    assert_eq!(run.engine.matched(&matcher), 1);
+    assert!(run.engine.silence(Silence {
+        id: "s-1".to_owned(),
+        matcher,
+        until: wall(60_000),
+        comment: None,
+    }));
+    let silenced = [(Severity::Critical, false), (Severity::Warning, true)];
+    assert_eq!(severities(run.engine.worst(9)), silenced);
 }

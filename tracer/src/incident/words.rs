@@ -5,6 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use super::{cause, episode::Episode};
 use crate::{
     observation::{Code, Observation, Process},
+    record::Percentiles,
     text,
 };
 
@@ -238,6 +239,26 @@ pub(super) fn time_in_words(time: Duration) -> String {
     } else {
         format!("{} h", seconds / 3600)
     }
+}
+
+/// How long connections waited in a queue, as far as that is known: bounds.
+#[must_use]
+pub fn waits(waits: &Percentiles) -> String {
+    let below = |ns| {
+        let time = Duration::from_nanos(ns);
+        if time < Duration::from_secs(1) {
+            format!("{} ms", time.as_millis())
+        } else {
+            time_in_words(time)
+        }
+    };
+    format!(
+        "of {} connections that were accepted, half waited less than {}, 95 % less than {}, 99 % less than {}",
+        waits.count,
+        below(waits.p50_below_ns),
+        below(waits.p95_below_ns),
+        below(waits.p99_below_ns)
+    )
 }
 
 /// Its reasons, causes first, each with its exact count.

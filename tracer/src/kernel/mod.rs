@@ -3,6 +3,7 @@
 //! (hooks in place), [`session`] (counters and exemplars).
 
 pub mod attach;
+mod batch;
 pub mod btf;
 pub mod diagnostics;
 pub mod features;

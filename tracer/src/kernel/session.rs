@@ -1,6 +1,11 @@
 //! A running capture: programs in place, counters to read, exemplars to drain.
 
-use std::{io, os::fd::AsFd, os::fd::BorrowedFd, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -14,6 +19,7 @@ use turnaway_common::{
 
 use super::{
     attach::{Attached, Attacher, HookStatus, Missed},
+    batch::Whole,
     btf::Btf,
     features, jiffies, offsets,
     plan::{self, HookName, HookPlan, Target},
@@ -73,6 +79,8 @@ pub struct Session {
     current: u32,
     lost: PerCpuArray<MapData, u64>,
     listeners: HashMap<MapData, u64, ListenerStats>,
+    /// The same to be read as a whole.
+    all_listeners: Option<Whole>,
     closed: HashMap<MapData, u64, ClosedListener>,
     pressed: HashMap<MapData, u32, u64>,
     ring: Ring,
@@ -163,6 +171,8 @@ impl Session {
             ebpf.take_map(name)
                 .with_context(|| format!("the eBPF object has no map {name}"))
         };
+        let listeners = map("LISTENERS")?;
+        let all_listeners = Whole::of(&listeners).context("cannot use a map twice")?;
         Array::<_, u32>::try_from(map("EXITS")?)?
             .set(0, wanted_exits(&hooks), 0)
             .context("cannot say which system calls are looked at")?;
@@ -176,7 +186,8 @@ impl Session {
             generation: map("GENERATION")?.try_into()?,
             current: 0,
             lost: map("LOST")?.try_into()?,
-            listeners: map("LISTENERS")?.try_into()?,
+            listeners: listeners.try_into()?,
+            all_listeners,
             closed: map("CLOSED")?.try_into()?,
             pressed: map("PRESSED")?.try_into()?,
             ring: Ring(map("EXEMPLARS")?.try_into()?),
@@ -253,7 +264,11 @@ impl Session {
     /// What went well at every listener that is open, by socket inode.
     #[must_use]
     pub fn listeners(&self) -> Vec<(u64, ListenerStats)> {
-        self.listeners.iter().filter_map(Result::ok).collect()
+        // Before Linux 5.6 they are asked for one by one.
+        self.all_listeners
+            .as_ref()
+            .and_then(|all| all.read().ok())
+            .unwrap_or_else(|| self.listeners.iter().filter_map(Result::ok).collect())
     }
 
     /// Listeners with drops that were closed since the last call, by socket inode.
@@ -428,7 +443,7 @@ fn wait_for_programs() -> io::Result<()> {
         error.raw_os_error(),
         Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)
     ) {
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
         return Ok(());
     }
     Err(error)

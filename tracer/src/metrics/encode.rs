@@ -400,6 +400,7 @@ impl Snapshot {
                 ("map", Some(health.losses.map)),
                 ("missed", health.losses.missed),
                 ("output", Some(health.output)),
+                ("recording", health.recording),
             ]
         });
         counter(
@@ -407,7 +408,7 @@ impl Snapshot {
             Family(
                 "turnaway_drops",
                 None,
-                "What was not seen or not kept: exemplars (ring), failures (map), runs of a hook (missed), records (output)",
+                "What was not seen or not kept: exemplars (ring), failures (map), runs of a hook (missed), records (output, recording)",
             ),
             drops.filter_map(|(kind, count)| Some(([("kind", kind)], count?))),
         )?;

@@ -188,6 +188,11 @@ impl Listeners {
         }
     }
 
+    /// So many are named from now on; those that are stay so.
+    pub(super) fn set_most(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// Takes in all listeners that there are. One that is gone has no queue; what was counted
     /// for it is shown for `keep` longer.
     pub(super) fn set(&mut self, states: &[ListenerState], now: Instant, keep: Duration) {

@@ -143,6 +143,8 @@ pub struct Health<'a> {
     pub losses: Losses,
     /// Records that were not written since the reader was too slow.
     pub output: u64,
+    /// Records that were not written to a file (`--record`); `None` where none is.
+    pub recording: Option<u64>,
     /// How late the last reading of the counters was.
     pub lag: Duration,
     /// What became of each hook.
@@ -221,6 +223,7 @@ struct OwnHealth {
     events: u64,
     losses: Losses,
     output: u64,
+    recording: Option<u64>,
     lag: Duration,
     hooks: Vec<HookState>,
     read: Instant,
@@ -229,6 +232,7 @@ struct OwnHealth {
 /// Everything; a copy of it is what a reader gets.
 #[derive(Clone, Debug)]
 struct State {
+    max_series: usize,
     failures: Table<Arc<FailureLabels>, Failed>,
     other_failures: BTreeMap<Reason, Failed>,
     listeners: Listeners,
@@ -246,6 +250,7 @@ impl Metrics {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let state = State {
+            max_series: config.max_series,
             failures: Table::new(config.max_series),
             other_failures: BTreeMap::new(),
             listeners: Listeners::new(config.max_series, config.jiffy),
@@ -308,8 +313,8 @@ impl Metrics {
                 limit: process.limit,
             })
             .collect();
-        let rest = rows.split_off(rows.len().min(self.config.max_series));
         let mut state = self.state();
+        let rest = rows.split_off(rows.len().min(state.max_series));
         if !rest.is_empty() {
             state.processes_dropped += rest.len() as u64;
             let sum = |field: fn(&Descriptors) -> Option<u64>| rest.iter().map(field).sum();
@@ -323,6 +328,15 @@ impl Metrics {
             });
         }
         state.processes = rows;
+    }
+
+    /// From now on there are no more sets of labels in a family than that. What has series keeps
+    /// them until they end.
+    pub fn set_max_series(&self, most: usize) {
+        let mut state = self.state();
+        state.max_series = most;
+        state.failures.set_most(most);
+        state.listeners.set_most(most);
     }
 
     /// Tells what incidents there are.
@@ -352,6 +366,7 @@ impl Metrics {
             events: health.events,
             losses: health.losses,
             output: health.output,
+            recording: health.recording,
             lag: health.lag,
             hooks,
             read: now.monotonic,

@@ -6,14 +6,13 @@ use std::{
     convert::Infallible,
     fmt, io,
     net::SocketAddr,
-    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -32,6 +31,7 @@ use tokio::{
 };
 
 use super::{Format, Metrics, Moment, PORT};
+use crate::socket::make_way;
 
 /// Most connections at once. One more, and the oldest is cut: a client that is in order is
 /// answered within milliseconds.
@@ -142,7 +142,7 @@ impl Server {
                     format!("cannot serve metrics at {listen}: choose another port")
                 })?,
             Listen::Unix(path) => {
-                make_way(path)?;
+                make_way(path, "metrics")?;
                 let socket =
                     unix(path).with_context(|| format!("cannot serve metrics at {listen}"))?;
                 Socket::Unix(socket, Bound(path.clone()))
@@ -212,27 +212,6 @@ impl Socket {
             Self::Unix(socket, _) => Ok(Stream::Unix(socket.accept().await?.0)),
         }
     }
-}
-
-/// Removes a socket that nobody listens on any more.
-fn make_way(path: &Path) -> Result<()> {
-    let Ok(there) = std::fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !there.file_type().is_socket() {
-        bail!(
-            "cannot serve metrics at {}: it exists and is no socket",
-            path.display()
-        );
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        bail!(
-            "cannot serve metrics at {}: another process does",
-            path.display()
-        );
-    }
-    std::fs::remove_file(path)
-        .with_context(|| format!("cannot remove the old socket {}", path.display()))
 }
 
 fn unix(path: &Path) -> io::Result<UnixListener> {

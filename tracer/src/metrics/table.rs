@@ -29,6 +29,11 @@ impl<K: Eq + Hash, V> Table<K, V> {
         }
     }
 
+    /// There is room for so many rows from now on; those that are there stay.
+    pub(super) fn set_most(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// The row of a key, made if there is room. Rows that nobody touched for `keep` make room.
     pub(super) fn row(
         &mut self,

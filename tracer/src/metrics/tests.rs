@@ -245,6 +245,7 @@ fn it_is_ready_when_hooks_are_in_place_and_read() {
                 events: 0,
                 losses: Losses::default(),
                 output: 0,
+                recording: Some(3),
                 lag: Duration::ZERO,
                 hooks,
             },

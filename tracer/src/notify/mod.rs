@@ -47,7 +47,10 @@ use self::{
     receiver::Receiver,
     spool::Spool,
 };
-use crate::alert::Alert;
+use crate::{
+    alert::Alert,
+    privileges::{self, Duty},
+};
 
 /// The queues' last round on disk gets so much time, also when delivery took all there was.
 const LAST_ROUND: Duration = Duration::from_millis(500);
@@ -159,7 +162,7 @@ impl Notifiers {
     /// Delivers what can still be delivered within `patience`, leaves the rest on disk, and says how
     /// it went. Takes no longer than `patience` and half a second, whatever receivers and disks do.
     #[must_use]
-    pub fn stop(self, patience: Duration) -> Vec<Health> {
+    pub fn stop(&self, patience: Duration) -> Vec<Health> {
         let deadline = Instant::now() + patience;
         for lane in &self.lanes {
             lane.end(deadline);
@@ -193,7 +196,10 @@ fn ended(ends: &Mutex<mpsc::Receiver<()>>, deadline: Instant) {
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
     thread::Builder::new()
         .name(name.to_owned())
-        .spawn(body)
+        .spawn(move || {
+            privileges::keep(Duty::Serve);
+            body();
+        })
         .with_context(|| format!("cannot start thread {name}"))?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{
     Code, Container, Fd, Kind, Listener, MAX_HOLDERS, Observation, Peer, Process, Server, bounded,
 };
-use crate::record::SCHEMA;
+use crate::record::{SCHEMA, Waits};
 
 /// What a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +18,19 @@ pub enum Line {
     /// A run of turnaway ended here: what comes after is another's, and what lasted may have
     /// ended unseen.
     End,
+    /// A run of turnaway began, or goes on in another file.
+    Run(Run),
     /// Nothing to count: an empty line, or a record that holds no failure.
     Other,
+}
+
+/// How a run of turnaway goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// It began here: what lasted may have ended unseen.
+    pub began: bool,
+    /// All accepted connections that rules ask for are told.
+    pub sees_accepted: bool,
 }
 
 /// Reads one line. An error says what is wrong with it, in words.
@@ -37,6 +48,21 @@ pub fn parse(line: &str) -> Result<Line, String> {
         "count" => true,
         "event" => false,
         "summary" => return Ok(Line::End),
+        "accepted" => {
+            let body: AcceptedBody =
+                serde_json::from_str(line).map_err(|error| in_words(&error))?;
+            return Ok(Line::Seen(Box::new(body.observation())));
+        }
+        "run" => {
+            let body: RunBody = serde_json::from_str(line).map_err(|error| in_words(&error))?;
+            return Ok(match body.state {
+                RunState::Ended => Line::End,
+                state => Line::Run(Run {
+                    began: state == RunState::Began,
+                    sees_accepted: body.accepts,
+                }),
+            });
+        }
         _ => return Ok(Line::Other),
     };
     let body: Body = serde_json::from_str(line).map_err(|error| in_words(&error))?;
@@ -94,6 +120,67 @@ enum State {
 }
 
 #[derive(Deserialize)]
+struct AcceptedBody {
+    time: Timestamp,
+    host: String,
+    listener: Listener,
+    count: u64,
+    waited: Option<WaitedBody>,
+}
+
+#[derive(Deserialize)]
+struct WaitedBody {
+    max_ns: u64,
+    histogram: Vec<SlotBody>,
+}
+
+#[derive(Deserialize)]
+struct SlotBody {
+    below_ns: u64,
+    count: u64,
+}
+
+impl AcceptedBody {
+    fn observation(self) -> Observation {
+        let waits = self.waited.map(|waited| {
+            let mut waits = Waits {
+                slots: Vec::new(),
+                longest: Duration::from_nanos(waited.max_ns),
+            };
+            for slot in waited.histogram {
+                // In order and no more than there can be, whatever the line has.
+                waits.add(&Waits {
+                    slots: vec![(Duration::from_nanos(slot.below_ns), slot.count)],
+                    longest: Duration::ZERO,
+                });
+            }
+            waits
+        });
+        Observation {
+            listener: Some(self.listener),
+            waits,
+            ..Observation::accepted(self.host, self.time, self.count)
+        }
+        .within_bounds()
+    }
+}
+
+#[derive(Deserialize)]
+struct RunBody {
+    state: RunState,
+    #[serde(default)]
+    accepts: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RunState {
+    Began,
+    Continued,
+    Ended,
+}
+
+#[derive(Deserialize)]
 struct ProcessBody {
     pid: u32,
     start_time: Option<Timestamp>,
@@ -147,6 +234,7 @@ impl Body {
                 .or(self.waited_max_ns)
                 .map(Duration::from_nanos),
             approximate: self.approximate,
+            waits: None,
         }
         .within_bounds())
     }

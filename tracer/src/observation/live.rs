@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     attribute::Who,
-    event::{Count, Failure},
-    record::{Clock, HolderFields, KeyFields, ListenerFields, PeerFields, ProcessFields},
+    event::{self, Count, Failure},
+    record::{Clock, HolderFields, KeyFields, ListenerFields, PeerFields, ProcessFields, Waits},
 };
 
 impl Observation {
@@ -63,6 +63,44 @@ impl Observation {
         seen
     }
 
+    /// So many connections more were accepted at a listener, read at `time`. The same as its
+    /// `accepted` record has.
+    #[must_use]
+    pub fn of_accepted(
+        host: &str,
+        time: Timestamp,
+        (inode, listener): (u64, &event::Listener),
+        count: u64,
+        waits: Option<Waits>,
+    ) -> Self {
+        Self {
+            listener: Some(Listener::of(inode, listener)),
+            waits,
+            ..Self::accepted(host.to_owned(), time, count)
+        }
+        .within_bounds()
+    }
+
+    /// Of nothing that is known but the number.
+    pub(super) fn accepted(host: String, time: Timestamp, count: u64) -> Self {
+        Self {
+            time,
+            host,
+            reason: Code::new("accepted"),
+            kind: Kind::Accepted { count },
+            process: None,
+            holders: Vec::new(),
+            listener: None,
+            peer: None,
+            server: None,
+            netns: None,
+            fd: Fd::default(),
+            waited: None,
+            approximate: false,
+            waits: None,
+        }
+    }
+
     fn new(host: &str, time: Timestamp, reason: Reason, kind: Kind, fields: KeyFields) -> Self {
         Self {
             time,
@@ -90,8 +128,17 @@ impl Observation {
             }),
             waited: None,
             approximate: false,
+            waits: None,
         }
         .within_bounds()
+    }
+}
+
+impl Listener {
+    /// A listener with this socket inode.
+    #[must_use]
+    pub fn of(inode: u64, of: &event::Listener) -> Self {
+        listener(ListenerFields::new(Some(inode), of))
     }
 }
 

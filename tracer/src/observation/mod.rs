@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+use crate::record::Waits;
 pub use code::Code;
-pub use line::{Line, parse};
+pub use line::{Line, Run, parse};
 
 /// Most bytes of a name or a path: what comes from outside is bounded.
 const MAX_TEXT: usize = 1024;
@@ -46,6 +47,8 @@ pub struct Observation {
     pub waited: Option<Duration>,
     /// Only the sum over several listeners is exact.
     pub approximate: bool,
+    /// Of those that were accepted: how long they waited.
+    pub waits: Option<Waits>,
 }
 
 /// What an observation says of its reason.

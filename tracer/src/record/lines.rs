@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    Clock, Failures, FdFields, HoldingsFields, Hook, KeyFields, ListeningFields, Lost, PeerFields,
-    Run, SCHEMA, clock::rfc3339,
+    Clock, Failures, FdFields, HoldingsFields, Hook, KeyFields, ListenerFields, ListeningFields,
+    Lost, PeerFields, Run, SCHEMA, WaitFields, Waits, clock::rfc3339,
 };
 use crate::{
     attribute::{Who, holdings::Holdings},
-    event::Failure,
+    event::{Failure, Listener},
 };
 
 /// What every line begins with.
@@ -100,6 +100,87 @@ impl CountRecord {
         Self {
             head: Head::new("count", time, host),
             total: SummaryTotal::new(failures, clock),
+        }
+    }
+}
+
+/// How many connections more were accepted at a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AcceptedRecord {
+    #[serde(flatten)]
+    head: Head,
+    listener: ListenerFields,
+    count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waited: Option<WaitFields>,
+}
+
+impl AcceptedRecord {
+    /// The record of `count` connections at a listener on `host`, read at `time`.
+    #[must_use]
+    pub fn new(
+        host: &str,
+        time: Timestamp,
+        (inode, listener): (u64, &Listener),
+        count: u64,
+        waits: Option<&Waits>,
+    ) -> Self {
+        Self {
+            head: Head::new("accepted", time, host),
+            listener: ListenerFields::new(Some(inode), listener),
+            count,
+            waited: waits.map(WaitFields::new),
+        }
+    }
+}
+
+/// A run that is recorded began, goes on in another file, or ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunRecord {
+    #[serde(flatten)]
+    head: Head,
+    state: &'static str,
+    version: &'static str,
+    /// Connections that are accepted are recorded where rules ask for them.
+    accepts: bool,
+    /// What could not be kept, at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<Lost>,
+}
+
+impl RunRecord {
+    /// A run began here.
+    #[must_use]
+    pub fn began(host: &str, time: Timestamp, accepts: bool) -> Self {
+        Self {
+            head: Head::new("run", time, host),
+            state: "began",
+            version: env!("CARGO_PKG_VERSION"),
+            accepts,
+            lost: None,
+        }
+    }
+
+    /// The run goes on in this file.
+    #[must_use]
+    pub fn continued(self, time: Timestamp) -> Self {
+        let host = self.head.host;
+        Self {
+            head: Head::new("run", time, &host),
+            state: "continued",
+            ..self
+        }
+    }
+
+    /// The run ended.
+    #[must_use]
+    pub fn ended(self, time: Timestamp, lost: Lost) -> Self {
+        let host = self.head.host;
+        Self {
+            head: Head::new("run", time, &host),
+            state: "ended",
+            lost: Some(lost),
+            ..self
         }
     }
 }

@@ -17,8 +17,8 @@ pub use key::{
     ConntrackFields, ContainerFields, FdFields, HolderFields, KeyFields, ListenerFields,
     ParentFields, PeerFields, PodFields, ProcessFields, family_name, protocol_name, unix_name,
 };
-pub use lines::{CountRecord, Event, Summary, SummaryTotal};
-pub use listening::{Listening, ListeningFields, Seen, SlotFields, WaitFields, Waits};
+pub use lines::{AcceptedRecord, CountRecord, Event, RunRecord, Summary, SummaryTotal};
+pub use listening::{Listening, ListeningFields, Percentiles, Seen, SlotFields, WaitFields, Waits};
 
 /// Name and version of the records' schema.
 pub const SCHEMA: &str = "turnaway/1";

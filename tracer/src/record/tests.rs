@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use turnaway_common::Reason;
 
 use super::{
-    Clock, CountRecord, Event, Failures, Lost, Run, Summary,
+    AcceptedRecord, Clock, CountRecord, Event, Failures, Lost, Run, RunRecord, Summary,
     samples::{self, AT_NS, clock},
 };
 use crate::{
@@ -153,7 +153,29 @@ fn all_records() -> Vec<Value> {
         },
     ));
     records.extend(crate::incident::tests::samples().into_iter().map(value));
+    records.extend(of_a_recording());
     records
+}
+
+/// What only a recording has.
+fn of_a_recording() -> Vec<Value> {
+    let time = clock().wall_of_monotonic(AT_NS);
+    let one = samples::listening();
+    let listener = (one.inode, &one.listener);
+    let began = RunRecord::began("db1", time, true);
+    vec![
+        value(AcceptedRecord::new(
+            "db1",
+            time,
+            listener,
+            95,
+            one.waited.as_ref(),
+        )),
+        value(AcceptedRecord::new("db1", time, listener, 1, None)),
+        value(&began),
+        value(began.clone().continued(time)),
+        value(began.ended(time, Lost::default())),
+    ]
 }
 
 fn schema() -> Value {
@@ -256,6 +278,7 @@ fn the_schema_has_no_field_that_no_record_has() {
             note("victim", &record["victim"]);
             note("incident_process", &record["victim"]["process"]);
             note("incident_fd", &record["fd"]);
+            note("waits", &record["waits"]);
             for (list, definition) in [
                 ("reasons", "incident_reason"),
                 ("listeners", "incident_listener"),
@@ -273,6 +296,7 @@ fn the_schema_has_no_field_that_no_record_has() {
             note("total", total);
         }
         note("lost", &record["lost"]);
+        note("waited", &record["waited"]);
         for hook in record["hooks"].as_array().into_iter().flatten() {
             note("hook", hook);
         }
@@ -326,6 +350,7 @@ fn every_field_is_documented() {
         "holder" => format!("`holders[].{field}`"),
         "peer" => format!("`peer.{field}`"),
         "victim" => format!("`victim.{field}`"),
+        "waits" => format!("`waits.{field}`"),
         "incident_reason" => format!("`reasons[].{field}`"),
         "sufferer" => format!("`sufferers[].{field}`"),
         "timeline" => format!("`timeline[].{field}`"),
@@ -349,6 +374,7 @@ fn every_field_is_documented() {
                     | "lost"
                     | "peer"
                     | "conntrack"
+                    | "waits"
             );
             !is_object && !DOCUMENT.contains(&written(definition, name))
         })
@@ -370,7 +396,7 @@ fn the_documents_examples_fit_the_schema() {
         assert!(errors.is_empty(), "{errors:#?} in {record:#}");
         *kinds.entry(record["type"].to_string()).or_insert(0) += 1;
     }
-    assert_eq!(kinds.len(), 4, "one example of each type: {kinds:?}");
+    assert_eq!(kinds.len(), 6, "one example of each type: {kinds:?}");
 }
 
 #[test]

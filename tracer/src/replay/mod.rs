@@ -114,6 +114,14 @@ impl Replay {
             }
             Ok(Line::End) => {
                 self.engine.interrupted();
+                self.engine.sees_accepted(false);
+                (Duration::ZERO, Vec::new())
+            }
+            Ok(Line::Run(run)) => {
+                if run.began {
+                    self.engine.interrupted();
+                }
+                self.engine.sees_accepted(run.sees_accepted);
                 (Duration::ZERO, Vec::new())
             }
             Ok(Line::Other) => (Duration::ZERO, Vec::new()),

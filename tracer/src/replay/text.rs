@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 
 use super::Totals;
 use crate::{
-    incident::{Change, IncidentRecord, What},
+    incident::{self, Change, IncidentRecord, What},
     text,
 };
 
-fn safe(words: &str) -> String {
+/// Words that were made from what came from outside, safe to show.
+pub(crate) fn safe(words: &str) -> String {
     text::terminal(words.as_bytes()).replace("\\\\", "\\")
 }
 
@@ -41,7 +42,8 @@ pub fn change(change: &Change) -> String {
     out
 }
 
-fn details(out: &mut String, record: &IncidentRecord) {
+/// What happened, what failed and who suffered, indented.
+pub(crate) fn details(out: &mut String, record: &IncidentRecord) {
     for told in &record.timeline {
         let reason = told.reason.as_ref().map_or("", |reason| reason.as_str());
         let _ = writeln!(
@@ -61,6 +63,9 @@ fn details(out: &mut String, record: &IncidentRecord) {
         .map(|one| format!("{} {}", safe(one.reason.as_str()), one.count))
         .collect();
     let _ = writeln!(out, "    failures: {}", counts.join(", "));
+    if let Some(waits) = &record.waits {
+        let _ = writeln!(out, "    {}", incident::waits(waits));
+    }
     for one in &record.sufferers {
         let comm = one.process.comm.as_deref().unwrap_or("a process");
         let _ = writeln!(

@@ -281,7 +281,7 @@ impl<'de> Deserialize<'de> for Reasons {
 }
 
 /// Whether there is a reason of this name, or one that begins like it.
-pub(super) fn known(pattern: &str) -> Result<(), String> {
+pub fn known(pattern: &str) -> Result<(), String> {
     let codes = || {
         Reason::ALL
             .iter()

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) use config::parse;
-pub use config::{ConfigError, Configuration, load};
+pub use config::{ConfigError, Configuration, known as known_reason, load};
 pub use matcher::{Matcher, Subject};
 
 use crate::{

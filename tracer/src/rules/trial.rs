@@ -275,6 +275,7 @@ impl RawRecord {
             fd: Fd::default(),
             waited: None,
             approximate: false,
+            waits: None,
             reason,
         }
     }

@@ -16,6 +16,8 @@ use std::{
 use anyhow::{Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::privileges::{self, Duty};
+
 /// Lines that may wait to be written: some megabytes of records.
 const CAPACITY: usize = 4096;
 
@@ -66,7 +68,10 @@ impl Stdout {
         let started = writer.and_then(|writer| {
             thread::Builder::new()
                 .name("stdout".to_owned())
-                .spawn(move || thread_shared.write(writer))
+                .spawn(move || {
+                    privileges::keep(Duty::Serve);
+                    thread_shared.write(writer);
+                })
         });
         if let Err(error) = started {
             shared.lock().ended = Some(Err(error));

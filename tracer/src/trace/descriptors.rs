@@ -26,7 +26,7 @@ pub(super) struct Watched {
     /// When the last look began, nanoseconds of `CLOCK_MONOTONIC`.
     looked_ns: u64,
     pressure: Pressure,
-    /// The processes that were told of, as they were then.
+    /// The processes that were told of and are near their limit still, as they were when last looked at.
     told: HashMap<ProcessId, (Process, Descriptors)>,
     /// The host's table, if that is wanted.
     table: Option<Gauge>,
@@ -41,6 +41,13 @@ impl Watched {
             told: HashMap::new(),
             table: wants_table.then(Gauge::default),
         }
+    }
+
+    /// Processes that are near their limit, as they were when last looked at.
+    pub(super) fn short(&self) -> impl Iterator<Item = (ProcessId, &Process, Descriptors)> {
+        self.told
+            .iter()
+            .map(|(id, (process, descriptors))| (*id, process, *descriptors))
     }
 
     /// When the last look began, nanoseconds of `CLOCK_MONOTONIC`.
@@ -81,7 +88,7 @@ impl Watched {
                     });
             let told = self.pressure.look(id, look);
             if let (Some((process, _)), Look::Found { used, limit }) = (found, look)
-                && !told.is_empty()
+                && (!told.is_empty() || self.told.contains_key(&id))
             {
                 self.told.insert(id, (process, Descriptors { used, limit }));
             }

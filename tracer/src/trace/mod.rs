@@ -9,6 +9,7 @@ mod watcher;
 use std::{
     io::{self, Write as _},
     os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,15 +17,16 @@ use anyhow::{Context as _, Result, bail};
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
     time::{Instant, MissedTickBehavior},
 };
-use turnaway_common::Reason;
+use turnaway_common::{ListenerStats, Reason};
 
 use descriptors::Watched;
 pub use output::Format;
-use pipeline::{Listeners, Pipeline, READING};
+use pipeline::{FAREWELL, Listeners, Pipeline, READING, State};
 use watch::{Look, Watch};
-pub use watcher::{Reading, Watcher};
+pub use watcher::{Reading, Short, Watcher};
 
 use crate::{
     attribute::timens::monotonic_ns,
@@ -37,6 +39,7 @@ use crate::{
         session::{self, Session},
         words,
     },
+    privileges,
     queues::{Drops, Served, Sheds, Stalls, Suspect, Tables},
     record::Seen,
 };
@@ -47,6 +50,9 @@ const SOONEST: Duration = Duration::from_millis(200);
 const LISTENERS_EVERY: u64 = 5;
 /// How long the first and the last look at queues may take.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long the end of a run may take that somebody watches, and the last look at queues then.
+const END: Duration = Duration::from_millis(4800);
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// What to trace and how to show it.
 #[derive(Clone, Debug)]
@@ -109,9 +115,11 @@ async fn trace(options: &Options, watcher: Option<Box<dyn Watcher>>) -> Result<(
     }
     let ring = readable(&session).context("cannot wait for the ring buffer")?;
     let mut run = Run::new(options, session, watcher)?;
+    privileges::keep_to_capture(|| run.session.losses().is_ok());
     run.first_look().await?;
+    let bell = run.pipeline.bell();
     run.announce();
-    run.pipeline.begun();
+    run.pipeline.begun(run.session.hooks());
 
     let deadline = options.duration.map(|duration| Instant::now() + duration);
     let mut readings = tokio::time::interval_at(Instant::now() + READING, READING);
@@ -122,6 +130,7 @@ async fn trace(options: &Options, watcher: Option<Box<dyn Watcher>>) -> Result<(
             _ = terminate.recv() => break,
             () = until(deadline) => break,
             () = next_hangup(&mut hangup) => run.pipeline.reload(),
+            () = rung(bell.as_ref()) => run.pipeline.asked(),
             ready = ring.readable() => {
                 let mut ready = ready.context("cannot wait for the ring buffer")?;
                 run.exemplars();
@@ -148,6 +157,13 @@ async fn next_hangup(hangup: &mut Option<Signal>) {
         Some(hangup) => {
             hangup.recv().await;
         }
+        None => std::future::pending().await,
+    }
+}
+
+async fn rung(bell: Option<&Arc<Notify>>) {
+    match bell {
+        Some(bell) => bell.notified().await,
         None => std::future::pending().await,
     }
 }
@@ -287,7 +303,7 @@ impl<'a> Run<'a> {
         if !self.options.quiet
             && let Some(header) = self.pipeline.output.header()
         {
-            self.pipeline.must(header);
+            self.pipeline.must(header, FAREWELL);
         }
     }
 
@@ -414,19 +430,35 @@ impl<'a> Run<'a> {
                 self.pipeline.lasting(&failure);
             }
         }
-        let listeners = self
-            .readings
-            .is_multiple_of(LISTENERS_EVERY)
-            .then(|| Listeners {
-                stats: self.session.listeners(),
-                see: self.sees(),
-                jiffy: self.jiffy,
-                now_ns: monotonic_ns(),
-            });
-        let losses = self.session.losses()?;
-        self.pipeline
-            .reading(losses, lag, self.session.hooks(), listeners);
+        let Some(sockets) = self.pipeline.sockets() else {
+            return Ok(());
+        };
+        let all = self.readings.is_multiple_of(LISTENERS_EVERY);
+        let stats = if all {
+            self.session.listeners()
+        } else {
+            let session = &self.session;
+            let one = |inode: u64| Some((inode, session.listener(inode)?));
+            sockets.into_iter().filter_map(one).collect()
+        };
+        let listeners = self.listeners(stats, all);
+        let state = State {
+            losses: self.session.losses()?,
+            lag,
+            hooks: self.session.hooks(),
+        };
+        self.pipeline.reading(&state, &listeners, &self.descriptors);
         Ok(())
+    }
+
+    fn listeners(&self, stats: Vec<(u64, ListenerStats)>, all: bool) -> Listeners {
+        Listeners {
+            stats,
+            all,
+            see: self.sees(),
+            jiffy: self.jiffy,
+            now_ns: monotonic_ns(),
+        }
     }
 
     /// Counts what listeners dropped that were closed while the last look was under way.
@@ -445,15 +477,19 @@ impl<'a> Run<'a> {
     }
 
     async fn finish(mut self) -> Result<()> {
+        // Somebody who watches has things to do in that time.
+        let is_watched = self.pipeline.bell().is_some();
+        let deadline = is_watched.then(|| std::time::Instant::now() + END);
+        let patience = if is_watched { LAST_LOOK } else { LOOK };
         if let Some(queues) = &mut self.queues {
             let suspects = queues.suspects.clone();
-            match queues.watch.last(suspects, LOOK).await {
+            match queues.watch.last(suspects, patience).await {
                 Some(look) => self.look(&look),
                 None => log::warn!("the last look at queues took too long: totals may be too low"),
             }
         }
-        let see = self.sees();
-        let listeners = self.session.listeners();
+        let stats = self.session.listeners();
+        let listeners = self.listeners(stats, true);
         self.session.detach()?;
         self.counts()?;
         self.last_closed();
@@ -464,8 +500,13 @@ impl<'a> Run<'a> {
         }
         let losses = self.session.losses()?;
         let missed = self.session.missed();
-        let hooks = (self.session.hooks(), missed.as_slice());
+        let hooks = self.session.hooks().to_vec();
+        let state = State {
+            losses,
+            lag: Duration::ZERO,
+            hooks: &hooks,
+        };
         self.pipeline
-            .finish(losses, hooks, listeners, see, self.jiffy)
+            .finish(&state, &missed, listeners, &self.descriptors, deadline)
     }
 }

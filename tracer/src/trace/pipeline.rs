@@ -4,17 +4,19 @@ use std::{
     cmp::Reverse,
     collections::{HashMap, HashSet},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Result;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use turnaway_common::{ListenerStats, Reason, reason::errno};
 
 use super::{
     Options,
+    descriptors::Watched,
     output::{End, Output},
-    watcher::{Reading, Watcher},
+    watcher::{Reading, Short, Watcher},
 };
 use crate::{
     advice::{
@@ -49,7 +51,9 @@ const HOLDINGS: Duration = Duration::from_millis(100);
 /// Most time that looking at descriptors takes in a second: exemplars wait meanwhile.
 const HOLDINGS_A_SECOND: Duration = Duration::from_millis(200);
 /// How long the last lines may take to be written.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
+/// Kept of a deadline for the last lines.
+const LAST_LINES: Duration = Duration::from_millis(400);
 
 /// The state of that.
 pub(super) struct Pipeline<'a> {
@@ -79,10 +83,19 @@ pub(super) struct Pipeline<'a> {
 /// What the kernel side has counted for listeners.
 pub(super) struct Listeners {
     pub(super) stats: Vec<(u64, ListenerStats)>,
+    /// Those are all that there are.
+    pub(super) all: bool,
     pub(super) see: Seen,
     pub(super) jiffy: Option<Duration>,
     /// When, nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) now_ns: u64,
+}
+
+/// How a run goes.
+pub(super) struct State<'a> {
+    pub(super) losses: Losses,
+    pub(super) lag: Duration,
+    pub(super) hooks: &'a [HookStatus],
 }
 
 /// What a counter grew by since it was last written.
@@ -380,9 +393,9 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Hooks are in place.
-    pub(super) fn begun(&mut self) {
+    pub(super) fn begun(&mut self, hooks: &[HookStatus]) {
         if let Some(watcher) = &mut self.watcher {
-            watcher.begun();
+            watcher.begun(hooks);
         }
     }
 
@@ -393,76 +406,132 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Tells whoever watches how it goes.
-    pub(super) fn reading(
-        &mut self,
-        losses: Losses,
-        lag: Duration,
-        hooks: &[HookStatus],
-        listeners: Option<Listeners>,
-    ) {
-        let Some(watcher) = &mut self.watcher else {
-            return;
-        };
-        let listeners = listeners.map(|listeners| {
-            let Listeners {
-                stats,
-                see,
-                jiffy,
-                now_ns,
-            } = listeners;
-            let attributor = &mut self.attributor;
-            let mut listening: Vec<_> = stats
-                .into_iter()
-                .map(|(inode, stats)| {
-                    let last = stats.last_accept_ns;
-                    let since = (last > 0).then(|| now_ns.saturating_sub(last));
-                    let one = Listening::new(inode, &stats, see, jiffy);
-                    (one, since.map(Duration::from_nanos))
-                })
-                .collect();
-            listening.sort_by_key(|(one, _)| (Reverse(one.accepted), one.inode));
-            listening.truncate(LISTENING);
-            for (one, _) in &mut listening {
-                // Not by a search for who holds it: there may be many.
-                if let Some(acceptor) = one.acceptor {
-                    one.who = attributor.acceptor(acceptor);
-                }
-            }
-            listening
-        });
-        let lines = watcher.reading(&Reading {
-            events: self.events,
-            losses,
-            output: self.lost_lines,
-            lag,
-            hooks,
-            listeners,
-        });
-        for line in lines {
-            self.must(line);
+    /// Rings when somebody asks something of whoever watches; `None` where nobody does.
+    pub(super) fn bell(&self) -> Option<Arc<Notify>> {
+        Some(self.watcher.as_ref()?.bell())
+    }
+
+    /// The bell has rung.
+    pub(super) fn asked(&mut self) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.asked();
         }
     }
 
-    /// Writes the summary and what is left, and ends.
-    pub(super) fn finish(
-        mut self,
-        losses: Losses,
-        hooks: (&[HookStatus], &[(HookName, Missed)]),
-        listeners: Vec<(u64, ListenerStats)>,
-        see: Seen,
-        jiffy: Option<Duration>,
-    ) -> Result<()> {
-        self.lost_lines += self.unwritten.len() as u64;
-        if let Some(mut watcher) = self.watcher.take() {
-            for line in watcher.end() {
-                self.must(line);
+    /// The listeners that whoever watches wants to know of each time; `None` where nobody watches.
+    pub(super) fn sockets(&self) -> Option<Vec<u64>> {
+        Some(self.watcher.as_ref()?.sockets())
+    }
+
+    /// Tells whoever watches how it goes.
+    pub(super) fn reading(&mut self, state: &State<'_>, listeners: &Listeners, watched: &Watched) {
+        let Some(mut watcher) = self.watcher.take() else {
+            return;
+        };
+        let lines = watcher.reading(&self.reading_of(state, listeners, watched));
+        self.watcher = Some(watcher);
+        for line in lines {
+            // Capture does not wait for a reader.
+            if !self.stdout.offer(line) {
+                self.lost_lines += 1;
             }
         }
-        let listeners = self.listening(listeners, see, jiffy);
-        let summary = self.summary(losses, hooks, &listeners);
-        self.must(summary);
-        self.stdout.finish(FAREWELL)
+    }
+
+    fn reading_of<'b>(
+        &mut self,
+        state: &State<'b>,
+        listeners: &'b Listeners,
+        watched: &Watched,
+    ) -> Reading<'b> {
+        let mut short: Vec<Short> = watched
+            .short()
+            .map(|(id, process, descriptors)| Short {
+                id,
+                who: Who::process(id, process.clone(), self.attributor.process(id, process)),
+                descriptors,
+            })
+            .collect();
+        let left = |short: &Short| {
+            let limit = short.descriptors.limit.unwrap_or(u64::MAX);
+            limit.saturating_sub(short.descriptors.used)
+        };
+        short.sort_by_key(|short| (left(short), short.id.pid));
+        Reading {
+            events: self.events,
+            losses: state.losses,
+            output: self.lost_lines,
+            lag: state.lag,
+            hooks: state.hooks,
+            see: listeners.see,
+            stats: &listeners.stats,
+            all: listeners.all,
+            listeners: listeners.all.then(|| self.busiest(listeners)),
+            short,
+        }
+    }
+
+    /// The listeners that accepted most. Their owners are not searched for: there may be many.
+    fn busiest(&mut self, listeners: &Listeners) -> Vec<(Listening, Option<Duration>)> {
+        let Listeners {
+            stats,
+            see,
+            jiffy,
+            now_ns,
+            ..
+        } = listeners;
+        let mut busiest: Vec<&(u64, ListenerStats)> = stats.iter().collect();
+        busiest.sort_by_key(|(inode, stats)| (Reverse(stats.accepted), *inode));
+        busiest.truncate(LISTENING);
+        // One process may have thousands.
+        let mut acceptors: HashMap<ProcessId, Who> = HashMap::new();
+        busiest
+            .into_iter()
+            .map(|(inode, stats)| {
+                let mut one = Listening::new(*inode, stats, *see, *jiffy);
+                if let Some(acceptor) = one.acceptor {
+                    let who = acceptors
+                        .entry(acceptor)
+                        .or_insert_with(|| self.attributor.acceptor(acceptor));
+                    one.who = who.clone();
+                }
+                let last = stats.last_accept_ns;
+                let since = (last > 0).then(|| now_ns.saturating_sub(last));
+                (one, since.map(Duration::from_nanos))
+            })
+            .collect()
+    }
+
+    /// Writes the summary and what is left, and ends: soon, where there is a deadline.
+    pub(super) fn finish(
+        mut self,
+        state: &State<'_>,
+        missed: &[(HookName, Missed)],
+        listeners: Listeners,
+        watched: &Watched,
+        deadline: Option<std::time::Instant>,
+    ) -> Result<()> {
+        self.lost_lines += self.unwritten.len() as u64;
+        let left = |reserve: Duration| {
+            deadline.map_or(FAREWELL, |deadline| {
+                let left = deadline.saturating_duration_since(std::time::Instant::now());
+                left.saturating_sub(reserve).min(FAREWELL)
+            })
+        };
+        if let (Some(mut watcher), Some(deadline)) = (self.watcher.take(), deadline) {
+            let reading = self.reading_of(state, &listeners, watched);
+            let until = deadline.checked_sub(LAST_LINES * 2).unwrap_or(deadline);
+            for line in watcher.end(&reading, until) {
+                self.must(line, left(LAST_LINES));
+            }
+        }
+        let Listeners {
+            stats, see, jiffy, ..
+        } = listeners;
+        let listeners = self.listening(stats, see, jiffy);
+        let summary = self.summary(state.losses, (state.hooks, missed), &listeners);
+        self.must(summary, left(LAST_LINES));
+        self.stdout.finish(left(Duration::ZERO))
     }
 
     /// What went well at the listeners that are wanted, those that accepted most first.
@@ -525,8 +594,9 @@ impl<'a> Pipeline<'a> {
         })
     }
 
-    pub(super) fn must(&mut self, text: String) {
-        if !self.stdout.must(text, FAREWELL) {
+    /// Writes what should not be left out: waits for room, but not for longer than that.
+    pub(super) fn must(&mut self, text: String, patience: Duration) {
+        if !self.stdout.must(text, patience) {
             self.lost_lines += 1;
         }
     }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     attribute::timens::monotonic_ns,
+    privileges::{self, Duty},
     queues::Suspect,
     sockets::{Poll, Poller, Waiting},
 };
@@ -120,6 +121,7 @@ impl Watch {
 }
 
 fn work(asked: &Receiver<Vec<Suspect>>, answer: &UnboundedSender<Look>) {
+    privileges::keep(Duty::Poll);
     let mut poller = Poller::new(Path::new("/"));
     while let Ok(suspects) = asked.recv() {
         let at_ns = monotonic_ns();

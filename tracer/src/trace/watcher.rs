@@ -1,18 +1,24 @@
 //! Somebody who is shown what a run sees, beside what is written.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+use turnaway_common::ListenerStats;
 
 use crate::{
     attribute::Who,
-    event::{Count, Failure},
+    event::{Count, Descriptors, Failure, ProcessId},
     kernel::{attach::HookStatus, session::Losses},
-    record::{Clock, Listening},
+    record::{Clock, Listening, Seen},
 };
 
-/// Is shown everything after filters, in the order that it comes. It must return at once.
+/// Is shown everything after filters, in the order that it comes. It must return at once, except at the end.
 pub trait Watcher {
     /// Hooks are in place.
-    fn begun(&mut self);
+    fn begun(&mut self, hooks: &[HookStatus]);
     /// An exemplar, or a state that began or ended.
     fn failure(&mut self, failure: &Failure, who: &Who, clock: &Clock);
     /// A state that lasts, once a second.
@@ -21,10 +27,26 @@ pub trait Watcher {
     fn count(&mut self, count: &Count, who: &Who, clock: &Clock);
     /// A second has passed: lines to be written.
     fn reading(&mut self, reading: &Reading<'_>) -> Vec<String>;
+    /// Listeners, by socket inode, of which is wanted what went well with every reading.
+    fn sockets(&self) -> Vec<u64>;
+    /// Rings when somebody asks something of whoever watches.
+    fn bell(&self) -> Arc<Notify>;
+    /// The bell has rung.
+    fn asked(&mut self);
     /// Somebody asks for the configuration to be read again.
     fn reload(&mut self);
-    /// The run is over: lines to be written.
-    fn end(&mut self) -> Vec<String>;
+    /// The run is over: lines to be written. What must still be done is given up at the deadline.
+    fn end(&mut self, last: &Reading<'_>, deadline: Instant) -> Vec<String>;
+}
+
+/// A process that is near its limit of descriptors.
+pub struct Short {
+    /// Which.
+    pub id: ProcessId,
+    /// Who it is.
+    pub who: Who,
+    /// Open descriptors and their limit, when it was last looked at.
+    pub descriptors: Descriptors,
 }
 
 /// How a run goes.
@@ -39,7 +61,16 @@ pub struct Reading<'a> {
     pub lag: Duration,
     /// What became of each hook.
     pub hooks: &'a [HookStatus],
-    /// What went well at each listener, and how long ago the last connection was accepted;
-    /// `None` where it was not looked at this time.
+    /// What hooks see of listeners.
+    pub see: Seen,
+    /// What went well at listeners so far, by socket inode: at all of them, or at those that
+    /// [`Watcher::sockets`] names.
+    pub stats: &'a [(u64, ListenerStats)],
+    /// Those are all that there are.
+    pub all: bool,
+    /// The same for the listeners that accepted most, and how long ago the last connection was
+    /// accepted; `None` where not all were looked at this time.
     pub listeners: Option<Vec<(Listening, Option<Duration>)>>,
+    /// Processes that are near their limit of descriptors, those nearest first.
+    pub short: Vec<Short>,
 }
