@@ -231,8 +231,8 @@ impl Watcher for Daemon {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     }
 
-    fn failure(&mut self, failure: &Failure, who: &Who, clock: &Clock) {
-        let seen = Observation::of_failure(&self.host, failure, who, None, clock);
+    fn failure(&mut self, failure: &Failure, who: &Who, fd_used: Option<u64>, clock: &Clock) {
+        let seen = Observation::of_failure(&self.host, failure, who, fd_used, clock);
         self.engine.observe(&seen);
     }
 
