@@ -235,12 +235,17 @@ impl Engine {
     /// Goes on where the saved one was. `None` where another version saved it otherwise.
     #[must_use]
     pub fn restore(rules: Rules, saved: Saved) -> Option<Self> {
+        Self::restore_with_room(rules, saved, MAX_ROWS)
+    }
+
+    /// The same with room for so many rows.
+    pub(super) fn restore_with_room(rules: Rules, saved: Saved, rows: usize) -> Option<Self> {
         if saved.version != VERSION {
             return None;
         }
         let mut engine = Self::new(rules);
         engine.clock = saved.clock;
-        engine.rows = Rows::restore(saved.rows, MAX_ROWS);
+        engine.rows = Rows::restore(saved.rows, rows);
         engine.ignored = saved.ignored;
         engine.past = saved.past.into_iter().collect();
         engine.silences = saved.silences;
