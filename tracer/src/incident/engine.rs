@@ -38,6 +38,8 @@ const UPDATE: Duration = Duration::from_secs(30);
 const REMIND: Duration = Duration::from_hours(4);
 /// Most silences.
 const MAX_SILENCES: usize = 1000;
+/// Between two ticks there is less, unless all stood still.
+const LATE: Duration = Duration::from_millis(1_500);
 /// Layout of [`Saved`].
 const VERSION: u32 = 1;
 
@@ -158,9 +160,22 @@ impl Engine {
 
     /// Says what changed by `now`. To be called about once a second.
     pub fn tick(&mut self, now: Now) -> Vec<Change> {
+        let before = self.clock.time;
         self.clock.advance(now);
         let at = self.clock.time;
         self.silences.retain(|silence| silence.until > now.wall);
+        let mut changes = Vec::new();
+        // A machine that was paused sees what comes then before it sees how late it is: what was seen
+        // is judged before it is too old to be of account.
+        if at.saturating_sub(before) >= LATE {
+            changes = self.judge(before, now);
+        }
+        changes.extend(self.judge(at, now));
+        changes
+    }
+
+    /// Says what changed, by what is of account at `at` of the engine's time.
+    fn judge(&mut self, at: Duration, now: Now) -> Vec<Change> {
         let mut changes = Vec::new();
         let mut over = Vec::new();
         for (id, episode) in &mut self.episodes {
