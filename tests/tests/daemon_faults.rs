@@ -251,3 +251,27 @@ fn a_pid_that_is_used_again_is_another_process() {
         "{counts:?}"
     );
 }
+
+/// The daemon stands still, as when its machine is paused, for longer than any failure is of account; one
+/// comes meanwhile.
+#[test]
+fn a_daemon_that_stood_still_tells_what_came_meanwhile() {
+    let dir = folder().unwrap();
+    let config = dir.path().join("turnaway.toml");
+    let rule = "[[rule]]\nname = \"OutOfDescriptors\"\nwindow = \"2s\"\nresolve_after = \"2s\"\n";
+    // Nothing else tells of it.
+    let others = "[[rule]]\nname = \"DescriptorPressure\"\nenabled = false\n";
+    fs::write(&config, format!("{rule}{others}")).unwrap();
+    let state = dir.path().join("state");
+    let mut daemon = Daemon::start(&tracer::binary().unwrap(), &config, &state).unwrap();
+    let mut acceptor = acceptor().unwrap();
+    let port = acceptor.port;
+    daemon.signal(libc::SIGSTOP).unwrap();
+    assert_eq!(acceptor.fail(1).unwrap(), 1);
+    thread::sleep(Duration::from_secs(6));
+    daemon.signal(libc::SIGCONT).unwrap();
+    daemon.fires(port).unwrap();
+    let over = daemon.over(port).unwrap();
+    assert_eq!(failures(&over, "accept.emfile"), Some(1));
+    fired_and_over(&daemon.stop().unwrap().told(port)).unwrap();
+}
