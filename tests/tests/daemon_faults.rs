@@ -170,11 +170,19 @@ fn a_full_disk_loses_nothing() {
         ensure!(fs::write(&filler, vec![0; 1 << 20]).is_err());
         let mut acceptor = acceptor()?;
         let port = acceptor.port;
-        let fired = {
-            acceptor.fail(4)?;
-            daemon.fires(port)?
-        };
+        // As long as it waits, it is not over.
+        let _client = acceptor.client()?;
+        acceptor.fail(4)?;
+        let fired = daemon.fires(port)?;
+        daemon.until_counted("queue.stalled", port, 1)?;
         daemon.says(WORDS)?;
+        // What is written anew cannot be written either.
+        let written = dir.path().join("state/incidents.json.new");
+        fs::remove_file(&written)?;
+        let mut other = self::acceptor()?;
+        other.fail(1)?;
+        daemon.fires(other.port)?;
+        wait::until_true("the state to be written again", || Ok(written.exists()))?;
         receiver.until_arrived(2)?;
         // Told all the same, and counted.
         receiver.becomes(Manner::Takes);
@@ -189,8 +197,10 @@ fn a_full_disk_loses_nothing() {
             let text = fs::read_to_string(&kept).unwrap_or_default();
             Ok(text.contains(id))
         })?;
+        ensure!(acceptor.recover()? == 1, "nobody has waited");
         let over = daemon.over(port)?;
-        ensure!(over["id"] == fired["id"] && failures(&over, "accept.emfile") == Some(tally));
+        ensure!(over["id"] == fired["id"], "another incident: {over}");
+        ensure!(failures(&over, "accept.emfile") == Some(tally), "{over}");
         receiver.until_told(port, "resolved")?;
         let ended = daemon.stop()?;
         let told = ended.told(port);
@@ -250,28 +260,4 @@ fn a_pid_that_is_used_again_is_another_process() {
         counts.len() == 2 && counts.contains(&&3.into()),
         "{counts:?}"
     );
-}
-
-/// The daemon stands still, as when its machine is paused, for longer than any failure is of account; one
-/// comes meanwhile.
-#[test]
-fn a_daemon_that_stood_still_tells_what_came_meanwhile() {
-    let dir = folder().unwrap();
-    let config = dir.path().join("turnaway.toml");
-    let rule = "[[rule]]\nname = \"OutOfDescriptors\"\nwindow = \"2s\"\nresolve_after = \"2s\"\n";
-    // Nothing else tells of it.
-    let others = "[[rule]]\nname = \"DescriptorPressure\"\nenabled = false\n";
-    fs::write(&config, format!("{rule}{others}")).unwrap();
-    let state = dir.path().join("state");
-    let mut daemon = Daemon::start(&tracer::binary().unwrap(), &config, &state).unwrap();
-    let mut acceptor = acceptor().unwrap();
-    let port = acceptor.port;
-    daemon.signal(libc::SIGSTOP).unwrap();
-    assert_eq!(acceptor.fail(1).unwrap(), 1);
-    thread::sleep(Duration::from_secs(6));
-    daemon.signal(libc::SIGCONT).unwrap();
-    daemon.fires(port).unwrap();
-    let over = daemon.over(port).unwrap();
-    assert_eq!(failures(&over, "accept.emfile"), Some(1));
-    fired_and_over(&daemon.stop().unwrap().told(port)).unwrap();
 }
