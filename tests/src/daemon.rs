@@ -1,6 +1,7 @@
 //! Running `turnaway daemon` and reading what it tells while it runs.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -35,7 +36,10 @@ pub fn configure(dir: &Path, receivers: &str, resolve_after: Duration) -> Result
     let mut text = receivers.to_owned();
     for name in QUICK {
         let seconds = resolve_after.as_secs();
-        text += &format!("[[rule]]\nname = \"{name}\"\nresolve_after = \"{seconds}s\"\n");
+        writeln!(
+            text,
+            "[[rule]]\nname = \"{name}\"\nresolve_after = \"{seconds}s\""
+        )?;
         // Packets that were dropped are of account for a whole window.
         if name.contains("Overflow") || name == "ConnectFails" {
             text += "window = \"5s\"\n";

@@ -54,6 +54,7 @@ impl Alertmanager {
     }
 
     /// Its address.
+    #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

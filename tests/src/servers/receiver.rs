@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -38,6 +38,7 @@ pub struct Request {
 
 impl Request {
     /// The incident and its status, of a native body.
+    #[must_use]
     pub fn told(&self) -> (String, String) {
         let text = |name: &str| self.body[name].as_str().unwrap_or_default().to_owned();
         (text("id"), text("status"))
@@ -88,20 +89,21 @@ impl Receiver {
     }
 
     /// Its address.
+    #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/hook", self.port)
     }
 
     /// From now on it does otherwise.
     pub fn becomes(&self, manner: Manner) {
-        let (state, changed) = &*self.shared;
-        state.lock().unwrap().manner = manner;
-        changed.notify_all();
+        self.lock().manner = manner;
+        self.shared.1.notify_all();
     }
 
     /// Requests that it took, in order.
+    #[must_use]
     pub fn took(&self) -> Vec<Request> {
-        let state = self.shared.0.lock().unwrap();
+        let state = self.lock();
         let taken = state
             .answered
             .iter()
@@ -110,15 +112,14 @@ impl Receiver {
     }
 
     /// All requests that were answered.
+    #[must_use]
     pub fn answered(&self) -> Vec<Request> {
-        self.shared.0.lock().unwrap().answered.clone()
+        self.lock().answered.clone()
     }
 
     /// Waits until so many requests have arrived, answered or not.
     pub fn until_arrived(&self, count: usize) -> Result<()> {
-        wait::until_true("requests", || {
-            Ok(self.shared.0.lock().unwrap().arrived >= count)
-        })
+        wait::until_true("requests", || Ok(self.lock().arrived >= count))
     }
 
     /// Waits until it has taken so many requests.
@@ -149,6 +150,10 @@ impl Receiver {
         .with_context(|| format!("of {port} came {:?}", self.told(port)))
     }
 
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn serve(&self, mut connection: TcpStream) -> Result<()> {
         let mut reader = BufReader::new(connection.try_clone()?);
         let mut head = String::new();
@@ -166,17 +171,18 @@ impl Receiver {
         reader.read_exact(&mut body)?;
         let text = String::from_utf8(body)?;
 
-        let (shared, changed) = &*self.shared;
-        let mut state = shared.lock().unwrap();
+        let mut state = self.lock();
         state.arrived += 1;
         if let Manner::TakesAfter(time) = state.manner {
             drop(state);
             thread::sleep(time);
-            state = shared.lock().unwrap();
+            state = self.lock();
         }
-        let mut state = changed
+        let mut state = self
+            .shared
+            .1
             .wait_while(state, |state| matches!(state.manner, Manner::Waits))
-            .unwrap();
+            .unwrap_or_else(PoisonError::into_inner);
         let answer = match state.manner {
             Manner::Answers(answer) => answer,
             Manner::ChokesOn(answer, word) if text.contains(word) => answer,

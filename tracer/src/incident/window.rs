@@ -107,7 +107,7 @@ mod tests {
                 window.add(now, count, 0);
                 came.push((now, count));
                 let since = |age: Duration| -> u64 {
-                    let young = came.iter().filter(|(at, _)| now - *at <= age);
+                    let young = came.iter().filter(|(at, _)| now.saturating_sub(*at) <= age);
                     young.map(|(_, count)| count).sum()
                 };
                 let sum = window.sum(now);
