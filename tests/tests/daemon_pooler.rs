@@ -139,10 +139,10 @@ fn tell(dir: &Path) -> Result<()> {
     let log = dir.join("pgbouncer.log");
 
     // Descriptors run short. Those who are connected stay so: that is what a health check sees.
-    let mut sessions = vec![Session::begin(story.front)?];
-    sessions[0].ask()?;
+    let mut sessions = vec![Session::begin(story.front).context("the first session")?];
+    sessions[0].ask().context("it asks")?;
     while story.open()? < NEAR {
-        sessions.push(Session::begin(story.front)?);
+        sessions.push(Session::begin(story.front).context("another session")?);
         ensure!(sessions.len() < 60, "no end of sessions");
     }
     let near = daemon.until("the pooler to be near its limit", |record| {
@@ -190,7 +190,7 @@ fn tell(dir: &Path) -> Result<()> {
         Ok(logged(&proxy_log, NOT_CONNECTED)? == TURNED_AWAY)
     })?;
     // Who was connected before is served all the while.
-    sessions[0].ask()?;
+    sessions[0].ask().context("who is connected asks")?;
 
     // Clients go, and all is well.
     drop(clients);
@@ -198,7 +198,8 @@ fn tell(dir: &Path) -> Result<()> {
     let over = daemon.until("the end", |record| {
         record["id"] == near["id"] && record["status"] == "resolved"
     })?;
-    Session::begin(story.front)?.ask()?;
+    let mut after = Session::begin(story.front).context("a session after the end")?;
+    after.ask().context("it asks after the end")?;
     println!("{over:#}");
     let accepts = logged(&log, NOT_ACCEPTED)?;
     compare(&over, &story, accepts, dropped)?;

@@ -233,16 +233,19 @@ impl Watcher for Daemon {
 
     fn failure(&mut self, failure: &Failure, who: &Who, fd_used: Option<u64>, clock: &Clock) {
         let seen = Observation::of_failure(&self.host, failure, who, fd_used, clock);
+        self.engine.pass(now());
         self.engine.observe(&seen);
     }
 
     fn lasting(&mut self, failure: &Failure, who: &Who, clock: &Clock) {
         let seen = Observation::of_lasting(&self.host, failure, who, clock);
+        self.engine.pass(now());
         self.engine.observe(&seen);
     }
 
     fn count(&mut self, count: &Count, who: &Who, clock: &Clock) {
         let seen = Observation::of_count(&self.host, Timestamp::now(), count, who, clock);
+        self.engine.pass(now());
         self.engine.observe(&seen);
         self.metrics.observe_count(count, who, Moment::now());
     }

@@ -79,6 +79,8 @@ pub struct Engine {
     past: LinkedHashMap<Key, Past>,
     accepted: LinkedHashMap<Key, Window>,
     silences: Vec<Silence>,
+    /// What changed before the next tick.
+    late: Vec<Change>,
 }
 
 /// A victim whose incident has ended.
@@ -122,6 +124,7 @@ impl Engine {
             past: LinkedHashMap::new(),
             accepted: LinkedHashMap::new(),
             silences: Vec::new(),
+            late: Vec::new(),
         }
     }
 
@@ -130,7 +133,19 @@ impl Engine {
         self.rules = rules;
     }
 
-    /// Takes what was seen. When, is the last [`Engine::tick`]: wall times are only shown.
+    /// Time goes on. A machine that was paused, or a processor that was busy, sees what comes then before
+    /// it sees how late it is: what was seen before is judged before it is too old to be of account.
+    pub fn pass(&mut self, now: Now) {
+        let before = self.clock.time;
+        self.clock.advance(now);
+        if self.clock.time.saturating_sub(before) >= LATE {
+            let changes = self.judge(before, now);
+            self.late.extend(changes);
+        }
+    }
+
+    /// Takes what was seen. When, is the last [`Engine::pass`] or [`Engine::tick`]: wall times are
+    /// only shown.
     pub fn observe(&mut self, seen: &Observation) {
         let now = self.clock.time;
         if let Kind::Accepted { count } = seen.kind {
@@ -160,17 +175,10 @@ impl Engine {
 
     /// Says what changed by `now`. To be called about once a second.
     pub fn tick(&mut self, now: Now) -> Vec<Change> {
-        let before = self.clock.time;
-        self.clock.advance(now);
-        let at = self.clock.time;
         self.silences.retain(|silence| silence.until > now.wall);
-        let mut changes = Vec::new();
-        // A machine that was paused sees what comes then before it sees how late it is: what was seen
-        // is judged before it is too old to be of account.
-        if at.saturating_sub(before) >= LATE {
-            changes = self.judge(before, now);
-        }
-        changes.extend(self.judge(at, now));
+        self.pass(now);
+        let mut changes = std::mem::take(&mut self.late);
+        changes.extend(self.judge(self.clock.time, now));
         changes
     }
 
