@@ -1,9 +1,11 @@
-//! A network of a test's own, where nothing else is counted.
+//! A network of a test's own, where nothing else is counted, and a disk of its own, which it may fill.
 
 use std::fs;
 use std::panic::resume_unwind;
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::sys;
 
@@ -25,4 +27,26 @@ pub fn set(name: &str, value: &str) -> Result<()> {
     // The folder shows the namespace of the thread that opens it.
     let path = format!("/proc/sys/net/{name}");
     fs::write(&path, value).with_context(|| format!("cannot write {path}"))
+}
+
+/// Runs `body` where a folder is a file system of its own, of 128 KiB. What it starts sees that, and
+/// nobody else does.
+pub fn on_small_disk<T: Send>(folder: &Path, body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            sys::unshare(libc::CLONE_NEWNS).context("cannot make a mount namespace")?;
+            mount(&["--make-rprivate", "/"])?;
+            let path = folder.to_string_lossy();
+            mount(&["-t", "tmpfs", "-o", "size=128k", "small", &path])?;
+            body()
+        });
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+/// mount(8), in the calling thread's mount namespace.
+pub fn mount(arguments: &[&str]) -> Result<()> {
+    let status = Command::new("mount").args(arguments).status()?;
+    ensure!(status.success(), "mount {arguments:?}: {status}");
+    Ok(())
 }

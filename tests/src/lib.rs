@@ -5,6 +5,9 @@
 //! [server](servers) is watched with strace, and /proc tells who is who.
 
 pub mod apart;
+pub mod cgroup;
+pub mod checks;
+pub mod daemon;
 pub mod live;
 pub mod load;
 pub mod records;

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
+use turnaway_tests::checks;
 use turnaway_tests::load;
 use turnaway_tests::scenario::run::{self, Outcome, Programs};
 use turnaway_tests::scenario::{self, Scenario, TIERS};
 use turnaway_tests::tracer;
-use turnaway_tests::workload::Stage;
+use turnaway_tests::workload::{Stage, driven};
 
 /// Workloads whose accepts fail in known ways, and what turnaway makes of them
 #[derive(Parser)]
@@ -32,6 +33,21 @@ enum Action {
         /// Act at once and end, without waiting to be told
         #[arg(long)]
         alone: bool,
+    },
+    /// Listen, and do as standard input says
+    Driven {
+        /// In a process of this id, which must be free
+        #[arg(long)]
+        pid: Option<u32>,
+    },
+    /// Check something of the daemon that holds on every machine
+    Check {
+        /// What
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// The program to test
+        #[arg(long)]
+        turnaway: PathBuf,
     },
     /// Run scenarios and print one line for each
     Run(Options),
@@ -75,6 +91,17 @@ fn main() -> Result<ExitCode> {
             let scenario =
                 scenario::find(&name).with_context(|| format!("no scenario is called {name}"))?;
             (scenario.run)(&mut Stage::new(alone))?;
+        }
+        Action::Driven { pid: None } => driven::run()?,
+        Action::Driven { pid: Some(pid) } => driven::run_as(pid)?,
+        Action::Check { names, turnaway } => {
+            let programs = Programs {
+                turnaway,
+                scenarios: std::env::current_exe()?,
+            };
+            for name in names {
+                checks::run(&name, &programs)?;
+            }
         }
         Action::Run(options) => return run_all(&options),
         Action::Load { name, seconds } => {

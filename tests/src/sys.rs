@@ -579,6 +579,25 @@ pub fn own_pid() -> u32 {
 pub fn fork(body: impl FnOnce() -> Result<()>) -> Result<Child, Errno> {
     // SAFETY: the callers have one thread, so the child is a full copy.
     let pid = checked(unsafe { libc::fork() })?;
+    forked(pid, body)
+}
+
+/// The same with an id for the child, which nobody may have. `body` is to call exec.
+pub fn fork_as(pid: u32, body: impl FnOnce() -> Result<()>) -> Result<Child, Errno> {
+    let wanted = [pid.cast_signed()];
+    // SAFETY: numbers, of which zero is one.
+    let mut how: libc::clone_args = unsafe { mem::zeroed() };
+    how.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    how.set_tid = wanted.as_ptr().addr() as u64;
+    how.set_tid_size = 1;
+    // SAFETY: as for fork; the structure and what it points to outlive the call.
+    let returned = unsafe { libc::syscall(libc::SYS_clone3, &raw const how, size_of_val(&how)) };
+    let pid = checked(i32::try_from(returned).unwrap_or(-1))?;
+    forked(pid, body)
+}
+
+/// What parent and child do next.
+fn forked(pid: i32, body: impl FnOnce() -> Result<()>) -> Result<Child, Errno> {
     if pid != 0 {
         return Ok(Child {
             pid: pid.unsigned_abs(),
@@ -646,6 +665,17 @@ impl Drop for Child {
             self.reap().ok();
         }
     }
+}
+
+/// Sets the clock of the whole machine.
+pub fn set_clock(ns: i128) -> Result<(), Errno> {
+    const SECOND: i128 = 1_000_000_000;
+    let time = libc::timespec {
+        tv_sec: libc::time_t::try_from(ns.div_euclid(SECOND)).unwrap_or(0),
+        tv_nsec: libc::c_long::try_from(ns.rem_euclid(SECOND)).unwrap_or(0),
+    };
+    // SAFETY: the structure outlives the call.
+    checked(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) }).map(drop)
 }
 
 /// kill(2).

@@ -1,31 +1,24 @@
 //! Alerts reach receivers that are slow, down, full of errors, or killed with what sends to them.
 //! The truth is what the receiver noted.
 
-#[path = "notify/alertmanager.rs"]
-mod alertmanager;
-#[path = "notify/receiver.rs"]
-mod receiver;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::ensure;
 use jiff::Timestamp;
 use turnaway::alert::{Alert, Severity, Status};
 use turnaway::notify::{
     Health, Notifiers,
     config::{Config, understand},
 };
+use turnaway_tests::servers::alertmanager::Alertmanager;
 use turnaway_tests::servers::foreground::{Foreground, free_port};
-use turnaway_tests::{sys, wait};
-
-use alertmanager::Alertmanager;
-use receiver::{Manner, Receiver, Request};
+use turnaway_tests::servers::receiver::{Manner, Receiver, Request};
+use turnaway_tests::{apart, sys, wait};
 
 /// Nothing here takes that long.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -462,30 +455,10 @@ fn what_waits_survives_sigkill() {
     );
 }
 
-/// Runs `body` where a folder is a small file system of its own.
-fn on_small_disk<T: Send>(folder: &Path, body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            sys::unshare(libc::CLONE_NEWNS).context("cannot make a mount namespace")?;
-            mount(&["--make-rprivate", "/"])?;
-            let path = folder.to_string_lossy();
-            mount(&["-t", "tmpfs", "-o", "size=128k", "small", &path])?;
-            body()
-        });
-        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
-    })
-}
-
-fn mount(arguments: &[&str]) -> Result<()> {
-    let status = Command::new("mount").args(arguments).status()?;
-    ensure!(status.success(), "mount {arguments:?}: {status}");
-    Ok(())
-}
-
 #[test]
 fn a_full_disk_costs_no_alert() {
     let dir = tempfile::tempdir().unwrap();
-    on_small_disk(dir.path(), || {
+    apart::on_small_disk(dir.path(), || {
         let filler = dir.path().join("filler");
         // More than fits.
         fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
@@ -518,7 +491,7 @@ fn a_full_disk_costs_no_alert() {
 #[test]
 fn a_folder_that_became_read_only_costs_no_alert() {
     let dir = tempfile::tempdir().unwrap();
-    on_small_disk(dir.path(), || {
+    apart::on_small_disk(dir.path(), || {
         let server = Receiver::start(Manner::Answers(500))?;
         let all = story(8);
         let (before, after) = all.split_at(8);
@@ -528,7 +501,7 @@ fn a_folder_that_became_read_only_costs_no_alert() {
         }
         ensure!(notifiers.settle(PATIENCE), "{:?}", notifiers.health());
         ensure!(notifiers.stop(Duration::ZERO)[0].queued == before.len());
-        mount(&["-o", "remount,ro", &dir.path().to_string_lossy()])?;
+        apart::mount(&["-o", "remount,ro", &dir.path().to_string_lossy()])?;
 
         let notifiers = start(&[webhook("hook", &server.url())], dir.path());
         for alert in after {

@@ -169,6 +169,78 @@ fn a_day_takes_less_than_a_minute() {
     assert!(took < Duration::from_mins(1), "{took:?}");
 }
 
+/// `count` records of one server's failed accepts: so many failures, so many seconds after the start.
+/// Half an hour later comes one more record, which nobody is told of: recorded time goes on until then.
+fn failed_accepts(failures: impl Iterator<Item = (i64, u64)>) -> String {
+    let text = fs::read_to_string(pooler()).unwrap();
+    let line = text.lines().find(|line| line.contains("\"count\":1"));
+    let mut record: Value = serde_json::from_str(line.unwrap()).unwrap();
+    let start: jiff::Timestamp = "2026-11-24T00:00:00Z".parse().unwrap();
+    let mut text = String::new();
+    let mut write = |second: i64, count: u64, reason: &str| {
+        let time = start + jiff::SignedDuration::from_secs(second);
+        for field in ["time", "first", "last"] {
+            record[field] = Value::from(format!("{time:.9}"));
+        }
+        record["count"] = Value::from(count);
+        record["reason"] = Value::from(reason);
+        writeln!(text, "{record}").unwrap();
+    };
+    let mut end = 0;
+    for (second, count) in failures {
+        write(second, count, "accept.emfile");
+        end = second + 1_800;
+    }
+    write(end, 1, "accept.aborted");
+    text
+}
+
+/// Replays records, and returns what became of incidents: seconds since the first record, the status, and
+/// the failures by then.
+fn told(records: &str) -> Vec<(i64, String, u64)> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("records.ndjson");
+    fs::write(&path, records).unwrap();
+    let first: Value = serde_json::from_str(records.lines().next().unwrap()).unwrap();
+    let time = |value: &Value| -> jiff::Timestamp { value.as_str().unwrap().parse().unwrap() };
+    let output = turnaway(&["replay", "-o", "json", path.to_str().unwrap()]);
+    self::records(&output)
+        .iter()
+        .filter(|record| record["type"] == "incident")
+        .map(|record| {
+            let after = time(&record["time"]).duration_since(time(&first["time"]));
+            (
+                after.as_secs(),
+                record["status"].as_str().unwrap().to_owned(),
+                record["reasons"][0]["count"].as_u64().unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn half_a_million_a_second_are_told_once() {
+    let told = told(&failed_accepts((0..10).map(|second| (second, 500_000))));
+    let [(first, fires, _), (_, over, count)] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert!(
+        *first <= 3 && fires == "firing" && over == "resolved",
+        "{told:?}"
+    );
+    assert_eq!(*count, 5_000_000);
+}
+
+#[test]
+fn flapping_is_told_twice_at_most() {
+    // Ten seconds of failures, ten without, for ten minutes.
+    let on = (0..600).filter(|second| second / 10 % 2 == 0);
+    let told = told(&failed_accepts(on.map(|second| (second, 3))));
+    assert!(told.len() <= 2, "{told:?}");
+    let (_, over, count) = told.last().unwrap();
+    assert_eq!((over.as_str(), *count), ("resolved", 900));
+}
+
 #[test]
 fn a_configuration_is_checked() {
     let dir = tempfile::tempdir().unwrap();

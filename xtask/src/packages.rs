@@ -21,9 +21,11 @@ pub(crate) const TESTS: &[&str] = &[
     "postgresql",
     "php-fpm",
     "gunicorn",
-    "systemd", // systemd-socket-activate: listeners that are handed on by exec
+    "podman",                  // containers that are named as their runtime names them …
+    "runc",                    // … run by what also runs where both versions of cgroups are mounted
+    "systemd",                 // systemd-socket-activate: listeners that are handed on by exec
     "prometheus-alertmanager", // what alerts are delivered to
-    "nodejs",  // acceptors and clients written in other languages
+    "nodejs",                  // acceptors and clients written in other languages
     "python3",
     "golang-go",
     "prometheus", // scrapes metrics; promtool checks them, and the shipped rules

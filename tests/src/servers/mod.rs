@@ -1,12 +1,16 @@
 //! Real servers, driven past their limit of descriptors under strace, which says what their
 //! accepts returned.
 
+pub mod acceptor;
+pub mod alertmanager;
 pub mod foreground;
 pub mod gate;
 mod list;
 pub mod overflow;
 pub mod postgres;
 mod processes;
+pub mod prometheus;
+pub mod receiver;
 pub mod strace;
 
 pub use list::ALL;

@@ -9,6 +9,7 @@ pub mod connect;
 pub mod conntrack;
 pub mod denied;
 pub mod descriptors;
+pub mod driven;
 pub mod emfile;
 pub mod enfile;
 pub mod families;

@@ -27,17 +27,17 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Show turnaway's own messages on stderr: error, warn, info, debug or trace. The
-    /// kernel programs' messages are among those of debug.
+    /// Show turnaway's own messages on stderr: error, warn, info, debug or trace; of the
+    /// daemon info, of others error, if this is not given. The kernel programs' messages
+    /// are among those of debug.
     #[arg(
         long,
         global = true,
         value_name = "LEVEL",
         env = "RUST_LOG",
-        default_value = "error",
         hide_env_values = true
     )]
-    log: String,
+    log: Option<String>,
 }
 
 const EXIT_CODES: &str = "\
@@ -80,8 +80,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let usual = match &cli.command {
+        // Nobody looks on: what cannot be delivered or kept must be found in the journal.
+        Command::Daemon(_) => "info",
+        _ => "error",
+    };
     env_logger::Builder::new()
-        .parse_filters(&cli.log)
+        .parse_filters(cli.log.as_deref().unwrap_or(usual))
         // It would log addresses that are secrets.
         .filter_module("ureq", log::LevelFilter::Warn)
         .format_timestamp_millis()

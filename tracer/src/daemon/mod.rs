@@ -316,27 +316,30 @@ impl Watcher for Daemon {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     }
 
-    fn failure(&mut self, failure: &Failure, who: &Who, clock: &Clock) {
-        let seen = Observation::of_failure(&self.host, failure, who, None, clock);
+    fn failure(&mut self, failure: &Failure, who: &Who, fd_used: Option<u64>, clock: &Clock) {
+        let seen = Observation::of_failure(&self.host, failure, who, fd_used, clock);
+        self.engine.pass(now());
         self.engine.observe(&seen);
         if let Some(recorder) = &mut self.recorder {
-            recorder.record(&Event::new(&self.host, failure, who, None, clock));
+            recorder.record(&Event::new(&self.host, failure, who, fd_used, clock));
         }
     }
 
     fn lasting(&mut self, failure: &Failure, who: &Who, clock: &Clock) {
         let seen = Observation::of_lasting(&self.host, failure, who, clock);
+        self.engine.pass(now());
         self.engine.observe(&seen);
     }
 
     fn count(&mut self, count: &Count, who: &Who, clock: &Clock) {
-        let now = Timestamp::now();
-        let seen = Observation::of_count(&self.host, now, count, who, clock);
+        let at = Timestamp::now();
+        let seen = Observation::of_count(&self.host, at, count, who, clock);
+        self.engine.pass(now());
         self.engine.observe(&seen);
         self.metrics.observe_count(count, who, Moment::now());
         if let Some(recorder) = &mut self.recorder {
             let failures = Failures::of_count(count, who);
-            recorder.hold(&CountRecord::new(&self.host, now, &failures, clock));
+            recorder.hold(&CountRecord::new(&self.host, at, &failures, clock));
         }
     }
 

@@ -41,6 +41,8 @@ const UPDATE: Duration = Duration::from_secs(30);
 const REMIND: Duration = Duration::from_hours(4);
 /// Most silences.
 const MAX_SILENCES: usize = 1000;
+/// Between two ticks there is less, unless all stood still.
+const LATE: Duration = Duration::from_millis(1_500);
 /// Layout of [`Saved`].
 const VERSION: u32 = 1;
 
@@ -82,6 +84,8 @@ pub struct Engine {
     /// Whether all accepted connections are told: a listener that is not told of accepted none.
     sees_accepted: bool,
     silences: Vec<Silence>,
+    /// What changed before the next tick.
+    late: Vec<Change>,
 }
 
 /// A victim whose incident has ended.
@@ -126,6 +130,7 @@ impl Engine {
             accepted: LinkedHashMap::new(),
             sees_accepted: false,
             silences: Vec::new(),
+            late: Vec::new(),
         }
     }
 
@@ -134,7 +139,19 @@ impl Engine {
         self.rules = rules;
     }
 
-    /// Takes what was seen. When, is the last [`Engine::tick`]: wall times are only shown.
+    /// Time goes on. A machine that was paused, or a processor that was busy, sees what comes then before
+    /// it sees how late it is: what was seen before is judged before it is too old to be of account.
+    pub fn pass(&mut self, now: Now) {
+        let before = self.clock.time;
+        self.clock.advance(now);
+        if self.clock.time.saturating_sub(before) >= LATE {
+            let changes = self.judge(before, now);
+            self.late.extend(changes);
+        }
+    }
+
+    /// Takes what was seen. When, is the last [`Engine::pass`] or [`Engine::tick`]: wall times are
+    /// only shown.
     pub fn observe(&mut self, seen: &Observation) {
         let now = self.clock.time;
         if let Kind::Accepted { count } = seen.kind {
@@ -164,9 +181,15 @@ impl Engine {
 
     /// Says what changed by `now`. To be called about once a second.
     pub fn tick(&mut self, now: Now) -> Vec<Change> {
-        self.clock.advance(now);
-        let at = self.clock.time;
         self.silences.retain(|silence| silence.until > now.wall);
+        self.pass(now);
+        let mut changes = std::mem::take(&mut self.late);
+        changes.extend(self.judge(self.clock.time, now));
+        changes
+    }
+
+    /// Says what changed, by what is of account at `at` of the engine's time.
+    fn judge(&mut self, at: Duration, now: Now) -> Vec<Change> {
         let mut changes = Vec::new();
         let mut over = Vec::new();
         let none = self.sees_accepted.then_some(0);
@@ -243,12 +266,17 @@ impl Engine {
     /// Goes on where the saved one was. `None` where another version saved it otherwise.
     #[must_use]
     pub fn restore(rules: Rules, saved: Saved) -> Option<Self> {
+        Self::restore_with_room(rules, saved, MAX_ROWS)
+    }
+
+    /// The same with room for so many rows.
+    pub(super) fn restore_with_room(rules: Rules, saved: Saved, rows: usize) -> Option<Self> {
         if saved.version != VERSION {
             return None;
         }
         let mut engine = Self::new(rules);
         engine.clock = saved.clock;
-        engine.rows = Rows::restore(saved.rows, MAX_ROWS);
+        engine.rows = Rows::restore(saved.rows, rows);
         engine.ignored = saved.ignored;
         engine.past = saved.past.into_iter().collect();
         engine.silences = saved.silences;

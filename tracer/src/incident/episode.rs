@@ -413,7 +413,14 @@ impl Episode {
         total.add(seen);
         self.reasons.insert(seen.reason.clone(), total);
         let text = super::words::began(self, seen);
-        self.tell(seen.first(), Some(&seen.reason), text);
+        // What was polled came after the poll before: at the latest when it was seen, and in no case
+        // before what that poll has seen.
+        let time = if seen.reason.as_str() == "queue.overflow" {
+            seen.last()
+        } else {
+            seen.first()
+        };
+        self.tell(time, Some(&seen.reason), text);
     }
 
     /// States begin, last and end.

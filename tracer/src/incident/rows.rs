@@ -201,10 +201,10 @@ impl Rows {
         rows.other = saved.other;
         let too_many = saved.rows.len().saturating_sub(rows.most);
         for (index, (key, row)) in saved.rows.into_iter().enumerate() {
-            if index < too_many {
-                add(&mut rows.other, &row.reason, row.count);
-            } else {
+            if index >= too_many {
                 rows.told_apart.insert(key, row);
+            } else if row.count > 0 {
+                add(&mut rows.other, &row.reason, row.count);
             }
         }
         rows

@@ -88,7 +88,34 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_sum_is_what_came_within_the_window_to_a_slot(
+            steps in proptest::collection::vec((0_u64..40_000, 0_u64..1_000), 1..300),
+            span in 1_u64..600,
+        ) {
+            let (span, mut now) = (s(span), Duration::ZERO);
+            let slot = (span / SLOTS).max(SHORTEST);
+            let mut window = Window::new(span);
+            let mut came = Vec::new();
+            for (ms, count) in steps {
+                now += Duration::from_millis(ms);
+                window.add(now, count, 0);
+                came.push((now, count));
+                let since = |age: Duration| -> u64 {
+                    let young = came.iter().filter(|(at, _)| now.saturating_sub(*at) <= age);
+                    young.map(|(_, count)| count).sum()
+                };
+                let sum = window.sum(now);
+                prop_assert!(since(span.saturating_sub(slot)) <= sum && sum <= since(span + slot));
+                prop_assert_eq!(sum, window.within(now, span));
+            }
+        }
+    }
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

@@ -173,19 +173,21 @@ impl<'a> Pipeline<'a> {
             return;
         }
         self.events += 1;
-        if let Some(watcher) = &mut self.watcher {
-            watcher.failure(&failure, &who, &self.clock);
-        }
         let show = !self.options.quiet && !self.done();
+        let used = match failure.descriptors {
+            Some(descriptors) => Some(descriptors.used),
+            // Counting them is for those who read that.
+            None if show || is_full(&failure) => who
+                .party
+                .as_ref()
+                .and_then(|party| self.attributor.open_descriptors(party.id)),
+            None => None,
+        };
+        if let Some(watcher) = &mut self.watcher {
+            watcher.failure(&failure, &who, used, &self.clock);
+        }
         let mut shown = false;
         if show {
-            let used = match failure.descriptors {
-                Some(descriptors) => Some(descriptors.used),
-                None => who
-                    .party
-                    .as_ref()
-                    .and_then(|party| self.attributor.open_descriptors(party.id)),
-            };
             let holdings = self.holdings(&failure);
             let attributor = &self.attributor;
             let system = self.system;
@@ -208,13 +210,7 @@ impl<'a> Pipeline<'a> {
     /// of these reasons.
     fn holdings(&mut self, failure: &Failure) -> Option<Holdings> {
         let id = failure.key.process?;
-        let is_full = match failure.key.reason {
-            Reason::AcceptEmfile => true,
-            Reason::FdExhausted => failure.key.errno != Some(errno::ENFILE),
-            Reason::FdPressure => !failure.ended,
-            _ => false,
-        };
-        if !is_full
+        if !is_full(failure)
             || self.holdings_left.is_zero()
             || self.held.len() >= HELD
             || !self.held.insert((id, failure.key.reason))
@@ -599,6 +595,16 @@ impl<'a> Pipeline<'a> {
         if !self.stdout.must(text, patience) {
             self.lost_lines += 1;
         }
+    }
+}
+
+/// Whether a process ran out of descriptors, or soon will.
+fn is_full(failure: &Failure) -> bool {
+    match failure.key.reason {
+        Reason::AcceptEmfile => true,
+        Reason::FdExhausted => failure.key.errno != Some(errno::ENFILE),
+        Reason::FdPressure => !failure.ended,
+        _ => false,
     }
 }
 

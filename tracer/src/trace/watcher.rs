@@ -19,8 +19,8 @@ use crate::{
 pub trait Watcher {
     /// Hooks are in place.
     fn begun(&mut self, hooks: &[HookStatus]);
-    /// An exemplar, or a state that began or ended.
-    fn failure(&mut self, failure: &Failure, who: &Who, clock: &Clock);
+    /// An exemplar, or a state that began or ended; `fd_used` is the number of open descriptors.
+    fn failure(&mut self, failure: &Failure, who: &Who, fd_used: Option<u64>, clock: &Clock);
     /// A state that lasts, once a second.
     fn lasting(&mut self, failure: &Failure, who: &Who, clock: &Clock);
     /// What a counter grew by.

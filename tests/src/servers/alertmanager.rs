@@ -5,14 +5,14 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::Command;
 
+use crate::servers::foreground::Foreground;
+use crate::wait;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
-use turnaway_tests::servers::foreground::Foreground;
-use turnaway_tests::wait;
 
 /// Alertmanager, with a folder of its own. It is ended when this is dropped.
-pub(crate) struct Alertmanager {
+pub struct Alertmanager {
     _server: Foreground,
     port: u16,
     _dir: TempDir,
@@ -20,7 +20,7 @@ pub(crate) struct Alertmanager {
 
 impl Alertmanager {
     /// Starts it on a port, knowing nothing; what it has to say goes to `tells`.
-    pub(crate) fn start(port: u16, tells: &str) -> Result<Self> {
+    pub fn start(port: u16, tells: &str) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let config = dir.path().join("config.yml");
         fs::write(
@@ -54,18 +54,19 @@ impl Alertmanager {
     }
 
     /// Its address.
-    pub(crate) fn url(&self) -> String {
+    #[must_use]
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Alerts that fire, as its API says.
-    pub(crate) fn firing(&self) -> Result<Vec<Value>> {
+    pub fn firing(&self) -> Result<Vec<Value>> {
         let all = self.get("/api/v2/alerts?active=true&silenced=false&inhibited=false")?;
         Ok(serde_json::from_str(&all)?)
     }
 
     /// Waits until what fires is as it should be.
-    pub(crate) fn until(&self, what: &str, holds: impl Fn(&[Value]) -> bool) -> Result<Vec<Value>> {
+    pub fn until(&self, what: &str, holds: impl Fn(&[Value]) -> bool) -> Result<Vec<Value>> {
         wait::until(what, || {
             let firing = self.firing()?;
             Ok(holds(&firing).then_some(firing))

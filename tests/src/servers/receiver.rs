@@ -2,40 +2,44 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
+use crate::wait;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use turnaway_tests::wait;
 
 /// What it does with a request, after it has noted it.
 #[derive(Clone, Debug)]
-pub(crate) enum Manner {
+pub enum Manner {
     /// It answers 200.
     Takes,
     /// It answers this, with the request's head in the body.
     Answers(u16),
     /// It answers this to requests whose body holds a word, and 200 to others.
     ChokesOn(u16, &'static str),
+    /// It takes so long to answer 200.
+    TakesAfter(Duration),
     /// It keeps whoever asks waiting until it is told something else.
     Waits,
 }
 
 /// One request.
 #[derive(Clone, Debug)]
-pub(crate) struct Request {
+pub struct Request {
     /// Method, path and headers.
-    pub(crate) head: String,
+    pub head: String,
     /// What was sent.
-    pub(crate) body: Value,
+    pub body: Value,
     /// What it was answered.
-    pub(crate) answer: u16,
+    pub answer: u16,
 }
 
 impl Request {
     /// The incident and its status, of a native body.
-    pub(crate) fn told(&self) -> (String, String) {
+    #[must_use]
+    pub fn told(&self) -> (String, String) {
         let text = |name: &str| self.body[name].as_str().unwrap_or_default().to_owned();
         (text("id"), text("status"))
     }
@@ -43,10 +47,10 @@ impl Request {
 
 /// The receiver. It goes on for as long as the test's process does.
 #[derive(Clone)]
-pub(crate) struct Receiver {
+pub struct Receiver {
     shared: Arc<(Mutex<State>, Condvar)>,
     /// Where it listens.
-    pub(crate) port: u16,
+    pub port: u16,
 }
 
 struct State {
@@ -57,12 +61,12 @@ struct State {
 
 impl Receiver {
     /// Listens on any port.
-    pub(crate) fn start(manner: Manner) -> Result<Self> {
+    pub fn start(manner: Manner) -> Result<Self> {
         Self::start_at(0, manner)
     }
 
     /// Listens on a port.
-    pub(crate) fn start_at(port: u16, manner: Manner) -> Result<Self> {
+    pub fn start_at(port: u16, manner: Manner) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         let state = State {
             manner,
@@ -85,20 +89,21 @@ impl Receiver {
     }
 
     /// Its address.
-    pub(crate) fn url(&self) -> String {
+    #[must_use]
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/hook", self.port)
     }
 
     /// From now on it does otherwise.
-    pub(crate) fn becomes(&self, manner: Manner) {
-        let (state, changed) = &*self.shared;
-        state.lock().unwrap().manner = manner;
-        changed.notify_all();
+    pub fn becomes(&self, manner: Manner) {
+        self.lock().manner = manner;
+        self.shared.1.notify_all();
     }
 
     /// Requests that it took, in order.
-    pub(crate) fn took(&self) -> Vec<Request> {
-        let state = self.shared.0.lock().unwrap();
+    #[must_use]
+    pub fn took(&self) -> Vec<Request> {
+        let state = self.lock();
         let taken = state
             .answered
             .iter()
@@ -107,24 +112,46 @@ impl Receiver {
     }
 
     /// All requests that were answered.
-    pub(crate) fn answered(&self) -> Vec<Request> {
-        self.shared.0.lock().unwrap().answered.clone()
+    #[must_use]
+    pub fn answered(&self) -> Vec<Request> {
+        self.lock().answered.clone()
     }
 
     /// Waits until so many requests have arrived, answered or not.
-    pub(crate) fn until_arrived(&self, count: usize) -> Result<()> {
-        wait::until_true("requests", || {
-            Ok(self.shared.0.lock().unwrap().arrived >= count)
-        })
+    pub fn until_arrived(&self, count: usize) -> Result<()> {
+        wait::until_true("requests", || Ok(self.lock().arrived >= count))
     }
 
     /// Waits until it has taken so many requests.
-    pub(crate) fn until_taken(&self, count: usize) -> Result<Vec<Request>> {
+    pub fn until_taken(&self, count: usize) -> Result<Vec<Request>> {
         wait::until("alerts", || {
             let took = self.took();
             Ok((took.len() >= count).then_some(took))
         })
         .with_context(|| format!("{} of {count} came", self.took().len()))
+    }
+
+    /// What it took of incidents of the server at a port of 127.0.0.1, in order.
+    #[must_use]
+    pub fn told(&self, port: u16) -> Vec<String> {
+        let listener = format!("127.0.0.1:{port}");
+        self.took()
+            .iter()
+            .filter(|request| request.body["labels"]["listener"] == listener)
+            .map(|request| request.told().1)
+            .collect()
+    }
+
+    /// Waits until it has taken that of such an incident.
+    pub fn until_told(&self, port: u16, status: &str) -> Result<()> {
+        wait::until_true(status, || {
+            Ok(self.told(port).iter().any(|told| told == status))
+        })
+        .with_context(|| format!("of {port} came {:?}", self.told(port)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn serve(&self, mut connection: TcpStream) -> Result<()> {
@@ -144,12 +171,18 @@ impl Receiver {
         reader.read_exact(&mut body)?;
         let text = String::from_utf8(body)?;
 
-        let (state, changed) = &*self.shared;
-        let mut state = state.lock().unwrap();
+        let mut state = self.lock();
         state.arrived += 1;
-        let mut state = changed
+        if let Manner::TakesAfter(time) = state.manner {
+            drop(state);
+            thread::sleep(time);
+            state = self.lock();
+        }
+        let mut state = self
+            .shared
+            .1
             .wait_while(state, |state| matches!(state.manner, Manner::Waits))
-            .unwrap();
+            .unwrap_or_else(PoisonError::into_inner);
         let answer = match state.manner {
             Manner::Answers(answer) => answer,
             Manner::ChokesOn(answer, word) if text.contains(word) => answer,
