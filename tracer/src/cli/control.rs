@@ -125,8 +125,12 @@ struct AddArgs {
     #[arg(short = 'P', long, value_name = "PORT", value_parser = clap::value_parser!(u32).range(1..=65_535), group = "about")]
     port: Vec<u32>,
 
+    /// Incidents at AF_UNIX listeners at this path, or of connects to it
+    #[arg(long, value_name = "PATH", value_parser = not_empty, group = "about")]
+    path: Vec<String>,
+
     /// All incidents
-    #[arg(long, group = "about", conflicts_with_all = ["reason", "comm", "unit", "container", "port"])]
+    #[arg(long, group = "about", conflicts_with_all = ["reason", "comm", "unit", "container", "port", "path"])]
     all: bool,
 
     /// Why, for others to read
@@ -204,6 +208,7 @@ fn add(args: AddArgs) -> Result<ExitCode> {
             unit: args.unit,
             container: args.container,
             port: args.port,
+            path: args.path,
         },
         until,
         comment: args.comment,

@@ -293,6 +293,7 @@ fn matcher(matcher: &Matcher) -> String {
         ("unit", &matcher.unit),
         ("container", &matcher.container),
         ("port", &ports),
+        ("path", &matcher.path),
     ]
     .into_iter()
     .filter(|(_, values)| !values.is_empty())

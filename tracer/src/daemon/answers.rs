@@ -227,6 +227,7 @@ fn check(silence: &Silence) -> Result<(), String> {
         &matcher.comm,
         &matcher.unit,
         &matcher.container,
+        &matcher.path,
     ];
     let texts = lists.iter().flat_map(|list| list.iter());
     let texts = texts.chain([&silence.id]).chain(&silence.comment);

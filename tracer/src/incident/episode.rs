@@ -697,11 +697,12 @@ impl Episode {
     pub(super) fn is_matched_by(&self, matcher: &Matcher) -> bool {
         let process = self.victim.process.as_ref();
         let ports = self.places.iter().filter_map(|one| one.listener.port);
-        let target = self
-            .victim
-            .target
-            .as_deref()
-            .and_then(|target| target.rsplit(':').next()?.parse().ok());
+        let paths = self
+            .places
+            .iter()
+            .filter_map(|one| one.listener.path.as_deref());
+        let target = self.victim.target.as_deref();
+        let target_port = target.and_then(|target| target.rsplit(':').next()?.parse().ok());
         matcher.matches(&Subject {
             reason: self.root().map_or("", Code::as_str),
             comm: process
@@ -710,7 +711,8 @@ impl Episode {
                 .collect(),
             unit: process.and_then(|process| process.unit.as_deref()),
             container: process.and_then(|process| process.container.as_ref()),
-            port: ports.chain(target).collect(),
+            port: ports.chain(target_port).collect(),
+            path: paths.chain(target).collect(),
         })
     }
 }

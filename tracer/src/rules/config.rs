@@ -180,6 +180,8 @@ struct RawRule {
     container: Texts,
     #[serde(default)]
     port: Ports,
+    #[serde(default)]
+    path: Texts,
     count: Option<Spanned<u64>>,
     ratio: Option<Spanned<f64>>,
     duration: Option<Spanned<Time>>,
@@ -204,6 +206,8 @@ struct RawIgnore {
     container: Texts,
     #[serde(default)]
     port: Ports,
+    #[serde(default)]
+    path: Texts,
 }
 
 #[derive(Deserialize)]
@@ -221,6 +225,8 @@ struct RawSilence {
     container: Texts,
     #[serde(default)]
     port: Ports,
+    #[serde(default)]
+    path: Texts,
 }
 
 /// One text or several.
@@ -382,20 +388,24 @@ impl RawFile {
                 None => rules.push(rule),
             }
         }
-        let mut ignore = Vec::new();
+        let mut ignore = if self.defaults {
+            defaults::ignored()
+        } else {
+            Vec::new()
+        };
         for raw in self.ignore {
             let at = raw.span().start;
             let raw = raw.into_inner();
             let matcher = matcher(
                 at,
                 raw.reason,
-                [raw.comm, raw.unit, raw.container],
+                [raw.comm, raw.unit, raw.container, raw.path],
                 raw.port,
             )?;
             if matcher.is_empty() {
                 return Err((
                     at,
-                    "this would ignore everything; give reason, comm, unit, container or port"
+                    "this would ignore everything; give reason, comm, unit, container, port or path"
                         .to_owned(),
                 ));
             }
@@ -410,7 +420,7 @@ impl RawFile {
                 matcher: matcher(
                     at,
                     raw.reason,
-                    [raw.comm, raw.unit, raw.container],
+                    [raw.comm, raw.unit, raw.container, raw.path],
                     raw.port,
                 )?,
                 until: raw.until.0,
@@ -425,10 +435,10 @@ impl RawFile {
     }
 }
 
-fn matcher(at: usize, reason: Reasons, texts: [Texts; 3], port: Ports) -> Result<Matcher, Wrong> {
-    let [comm, unit, container] = texts.map(Texts::list);
+fn matcher(at: usize, reason: Reasons, texts: [Texts; 4], port: Ports) -> Result<Matcher, Wrong> {
+    let [comm, unit, container, path] = texts.map(Texts::list);
     let port = port.list();
-    let texts = comm.iter().chain(&unit).chain(&container);
+    let texts = comm.iter().chain(&unit).chain(&container).chain(&path);
     if texts.into_iter().any(String::is_empty) {
         return Err((at, "an empty text matches nothing; leave it out".to_owned()));
     }
@@ -441,6 +451,7 @@ fn matcher(at: usize, reason: Reasons, texts: [Texts; 3], port: Ports) -> Result
         unit,
         container,
         port,
+        path,
     })
 }
 
@@ -461,6 +472,7 @@ impl RawRule {
                 mem::take(&mut self.comm),
                 mem::take(&mut self.unit),
                 mem::take(&mut self.container),
+                mem::take(&mut self.path),
             ],
             mem::take(&mut self.port),
         )?;

@@ -7,6 +7,7 @@ use crate::observation::{Container, Observation};
 /// What it is about: everything that is given must match, and of each at least one. Texts may end
 /// in `*`, which stands for anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Matcher {
     /// Reason codes; empty is any.
     pub reason: Vec<String>,
@@ -18,6 +19,8 @@ pub struct Matcher {
     pub container: Vec<String>,
     /// Ports that are listened on, or were to be connected to.
     pub port: Vec<u32>,
+    /// Paths of AF_UNIX sockets that are listened on, or were to be connected to.
+    pub path: Vec<String>,
 }
 
 /// What is looked at to match.
@@ -33,6 +36,8 @@ pub struct Subject<'a> {
     pub container: Option<&'a Container>,
     /// Ports.
     pub port: Vec<u32>,
+    /// Paths.
+    pub path: Vec<&'a str>,
 }
 
 impl<'a> Subject<'a> {
@@ -57,6 +62,13 @@ impl<'a> Subject<'a> {
                 .and_then(|listener| listener.port)
                 .into_iter()
                 .chain(target.and_then(|target| target.port))
+                .collect(),
+            path: seen
+                .listener
+                .as_ref()
+                .and_then(|listener| listener.path.as_deref())
+                .into_iter()
+                .chain(target.and_then(|target| target.path.as_deref()))
                 .collect(),
         }
     }
@@ -85,6 +97,7 @@ impl Matcher {
                                 .is_some_and(|name| like(pattern, name))
                     })
                 }))
+            && any(&self.path, &subject.path)
             && (self.port.is_empty() || self.port.iter().any(|port| subject.port.contains(port)))
     }
 

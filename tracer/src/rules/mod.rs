@@ -90,7 +90,7 @@ impl Default for Rules {
     fn default() -> Self {
         Self {
             rules: defaults::rules(),
-            ignore: Vec::new(),
+            ignore: defaults::ignored(),
             silences: Vec::new(),
         }
     }

@@ -61,7 +61,7 @@ comment = "moved on Wednesday"
     let pooler = rules.named("Pooler").unwrap();
     assert_eq!(pooler.matcher.port, [6432, 6433]);
     assert_eq!(pooler.hold, Duration::from_secs(10));
-    assert_eq!(rules.ignore.len(), 1);
+    assert_eq!(rules.ignore.len(), Rules::default().ignore.len() + 1);
     assert_eq!(rules.silences[0].until.as_second(), 1_795_586_400);
 }
 
@@ -135,4 +135,28 @@ fn what_is_wrong_is_said_with_its_line() {
         assert!(said.starts_with("rules.toml:"), "{said}");
         assert!(said.contains(words), "{said} of {text}");
     }
+}
+
+#[test]
+fn whoever_asks_for_names_is_no_incident_by_default() {
+    let ignored = |rules: &Rules, path: &str| {
+        let line = format!(
+            r#"{{"schema":"turnaway/1","type":"count","time":"2026-11-24T03:12:05Z","host":"db1",
+            "reason":"connect.refused","errno":"ENOENT","count":40,"process":{{"pid":7,"comm":"ls"}},
+            "peer":{{"family":"unix","path":"{path}"}},"first":"2026-11-24T03:12:04Z",
+            "last":"2026-11-24T03:12:05Z"}}"#
+        );
+        match parse(&line.replace('\n', "")) {
+            Ok(Line::Seen(seen)) => rules.ignores(&seen),
+            other => panic!("{other:?}"),
+        }
+    };
+    let rules = Rules::default();
+    assert!(ignored(&rules, "/var/run/nscd/socket"));
+    assert!(!ignored(&rules, "/run/app.sock"));
+    let none = crate::rules::parse("defaults = false", "x").unwrap();
+    assert!(!ignored(&none, "/var/run/nscd/socket"));
+    let own = crate::rules::parse("[[ignore]]\npath = \"/run/app*\"", "x").unwrap();
+    assert!(ignored(&own, "/run/app.sock"));
+    assert!(ignored(&own, "/var/run/nscd/socket"));
 }
