@@ -50,9 +50,10 @@ const SOONEST: Duration = Duration::from_millis(200);
 const LISTENERS_EVERY: u64 = 5;
 /// How long the first and the last look at queues may take.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long the end of a run may take that somebody watches, and the last look at queues then.
-const END: Duration = Duration::from_millis(4800);
-const LAST_LOOK: Duration = Duration::from_secs(1);
+/// How long the end of a run may take that somebody watches: of its five seconds, one is left to a
+/// host that is busy. And how long the last look at queues may take then.
+const END: Duration = Duration::from_millis(3900);
+const LAST_LOOK: Duration = Duration::from_millis(700);
 
 /// What to trace and how to show it.
 #[derive(Clone, Debug)]
