@@ -25,12 +25,20 @@ fn syscall_exit(ctx: BtfTracePointContext) -> i32 {
     let call = Call(ctx.arg(0));
     if is_watched(call.number()) {
         watched(&ctx, call, ret);
-    } else if let Some(errno @ (errno::EMFILE | errno::ENFILE)) = errno_of(ret) {
-        if is_wanted(exits::DESCRIPTORS) {
-            descriptors::call_refused(&ctx, errno);
-        }
+    } else {
+        refused(&ctx, ret);
     }
     0
+}
+
+/// What a call is for is of no matter where it could have no descriptor.
+#[inline(always)]
+fn refused(ctx: &BtfTracePointContext, ret: i64) {
+    if let Some(errno @ (errno::EMFILE | errno::ENFILE)) = errno_of(ret)
+        && is_wanted(exits::DESCRIPTORS)
+    {
+        descriptors::call_refused(ctx, errno);
+    }
 }
 
 /// Where a call's registers are saved. The verifier knows what it points to.
@@ -75,11 +83,7 @@ fn is_wanted(what: u32) -> bool {
 fn watched(ctx: &BtfTracePointContext, call: Call, ret: i64) -> Option<()> {
     let number = call.number();
     if call.is_compat() {
-        if let Some(errno @ (errno::EMFILE | errno::ENFILE)) = errno_of(ret)
-            && is_wanted(exits::DESCRIPTORS)
-        {
-            descriptors::call_refused(ctx, errno);
-        }
+        refused(ctx, ret);
         return None;
     }
     if number == global!(SYSCALL_LAYOUT.connect) {
@@ -98,10 +102,8 @@ fn watched(ctx: &BtfTracePointContext, call: Call, ret: i64) -> Option<()> {
     if !is_wanted(exits::DESCRIPTORS) {
         return None;
     }
-    if let Some(errno) = errno_of(ret) {
-        if errno == errno::EMFILE || errno == errno::ENFILE {
-            descriptors::call_refused(ctx, errno);
-        }
+    if ret < 0 {
+        refused(ctx, ret);
     } else if number != global!(SYSCALL_LAYOUT.recvmsg) {
         descriptors::number_given(ret as u64);
     } else if let Some(message) =

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Rules, parse};
-use crate::alert::Severity;
+use crate::{alert::Severity, observation};
 
 #[test]
 fn nothing_configured_is_good_defaults() {
@@ -146,17 +146,17 @@ fn whoever_asks_for_names_is_no_incident_by_default() {
             "peer":{{"family":"unix","path":"{path}"}},"first":"2026-11-24T03:12:04Z",
             "last":"2026-11-24T03:12:05Z"}}"#
         );
-        match parse(&line.replace('\n', "")) {
-            Ok(Line::Seen(seen)) => rules.ignores(&seen),
+        match observation::parse(&line.replace('\n', "")) {
+            Ok(observation::Line::Seen(seen)) => rules.ignores(&seen),
             other => panic!("{other:?}"),
         }
     };
     let rules = Rules::default();
     assert!(ignored(&rules, "/var/run/nscd/socket"));
     assert!(!ignored(&rules, "/run/app.sock"));
-    let none = crate::rules::parse("defaults = false", "x").unwrap();
+    let none = parse("defaults = false", "x").unwrap();
     assert!(!ignored(&none, "/var/run/nscd/socket"));
-    let own = crate::rules::parse("[[ignore]]\npath = \"/run/app*\"", "x").unwrap();
+    let own = parse("[[ignore]]\npath = \"/run/app*\"", "x").unwrap();
     assert!(ignored(&own, "/run/app.sock"));
     assert!(ignored(&own, "/var/run/nscd/socket"));
 }
