@@ -17,7 +17,7 @@ use turnaway_tests::servers::receiver::{Manner, Receiver};
 use turnaway_tests::{apart, tracer, wait};
 
 /// When an incident is over.
-const RESOLVE: Duration = Duration::from_secs(3);
+const RESOLVE: Duration = Duration::from_secs(6);
 /// Within which it must be told.
 const SOON: Duration = Duration::from_secs(3);
 

@@ -134,7 +134,7 @@ fn the_pooler_is_one_incident_in_causal_order() {
 fn tell(dir: &Path) -> Result<()> {
     let story = Story::start(dir)?;
     let (pooler, haproxy) = (story.pgbouncer.0.id(), story.haproxy.0.id());
-    let config = configure(dir, "", Duration::from_secs(3))?;
+    let config = configure(dir, "", Duration::from_secs(8))?;
     let mut daemon = Daemon::start(&tracer::binary()?, &config, &dir.join("state"))?;
     let log = dir.join("pgbouncer.log");
 
