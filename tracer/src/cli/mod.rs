@@ -5,6 +5,7 @@ mod doctor;
 mod errors;
 mod output;
 mod replay;
+mod report;
 mod rules;
 mod trace;
 
@@ -55,6 +56,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Show the incidents in recorded events
     Replay(replay::Args),
+    /// Tell of incidents, and whether they come again
+    Report(Box<report::Args>),
     /// Say whether a configuration is right
     CheckConfig(rules::CheckArgs),
     /// Try rules on recorded events
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Daemon(args) => daemon::run(args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::CheckConfig(args) => rules::check(&args),
         Command::Rules(args) => rules::run(&args),
     };

@@ -12,7 +12,7 @@ mod reader;
 mod schema;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 pub use incident::{Incident, Line, Process, ReasonTotal, Sufferer, Victim};

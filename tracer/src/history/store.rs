@@ -211,8 +211,9 @@ fn forget_aside(path: &Path) {
 
 /// A time as the file has it.
 pub(super) fn nanoseconds(time: Timestamp) -> i64 {
-    // Beyond the year 2262 there is nothing to tell apart.
-    i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
+    // Beyond the years 1677 and 2262 there is nothing to tell apart.
+    let end = if time.as_nanosecond() < 0 { i64::MIN } else { i64::MAX };
+    i64::try_from(time.as_nanosecond()).unwrap_or(end)
 }
 
 fn number(count: u64) -> i64 {

@@ -24,11 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// An incident as the engine writes it, with an id and a start of its own.
 pub(crate) fn incident(id: &str, started: Timestamp) -> Incident {
     let record = samples().swap_remove(0);
-    Incident {
-        id: id.to_owned(),
-        started,
-        ..Incident::of(&record).unwrap()
-    }
+    let mut incident = Incident::of(&record).unwrap();
+    incident.id = id.to_owned();
+    incident.started = started;
+    incident.victim.process.as_mut().unwrap().container = None;
+    incident
 }
 
 fn run(pid: u32, ms: u64) -> Run {
@@ -116,6 +116,8 @@ fn what_is_kept_comes_back() {
     assert_eq!(reader.samples("a").unwrap(), [sample(1_000)]);
     assert_eq!(reader.runs(wall(0), wall(1)).unwrap(), [run(77, 0)]);
     assert_eq!(reader.runs(wall(1), wall(2)).unwrap(), []);
+    let ever = reader.runs(Timestamp::MIN, Timestamp::MAX).unwrap();
+    assert_eq!(ever, [run(77, 0)]);
     let pressures = reader.pressures(wall(0), wall(1)).unwrap();
     assert_eq!((pressures[0].io, pressures[0].memory), (Some(80.0), None));
     assert_eq!(reader.watches().unwrap()[0].until, wall(60_000));

@@ -185,8 +185,12 @@ pub(super) fn recurrence(known: &Recurrence, zone: &TimeZone) -> String {
     if pattern.unwatched > 0 {
         let _ = write!(words, ", not watched {} times", pattern.unwatched);
     }
-    if pattern.others > 0 {
-        let _ = write!(words, "; {} others do not fit", pattern.others);
+    match pattern.others {
+        0 => {}
+        1 => words.push_str("; one other does not fit"),
+        others => {
+            let _ = write!(words, "; {others} others do not fit");
+        }
     }
     if let Some(next) = pattern.next {
         let _ = write!(words, "; next {}", moment(next, zone));
