@@ -35,6 +35,9 @@ pub struct Explanation {
     /// What kept working.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthy: Option<Healthy>,
+    /// Whether the like happened before, and when it will again; absent if it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<String>,
     /// How it comes about, what is best supported first. None is an answer.
     #[serde(default)]
     pub mechanism: Vec<Cause>,

@@ -19,9 +19,10 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::{
     alert::Severity,
     attribute::Who,
+    context::Explainer,
     event::{Count, Failure},
     incident::{Change, Engine, Now, What},
-    kernel::jiffies,
+    kernel::{jiffies, programs::Programs},
     metrics::{self, Metrics, Moment},
     notify::Notifiers,
     observation::Observation,
@@ -84,6 +85,7 @@ pub fn run(options: &Options) -> Result<()> {
         options: options.clone(),
         host: text::json(rustix::system::uname().nodename().to_bytes()),
         engine,
+        explainer: Explainer::start(options.state.as_deref())?,
         notifiers: Some(notifiers),
         metrics,
         keeper,
@@ -121,6 +123,7 @@ struct Daemon {
     options: Options,
     host: String,
     engine: Engine,
+    explainer: Explainer,
     /// `None` once it has ended.
     notifiers: Option<Arc<Notifiers>>,
     metrics: Arc<Metrics>,
@@ -231,6 +234,10 @@ impl Watcher for Daemon {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     }
 
+    fn programs(&mut self, programs: Programs) {
+        self.explainer.programs(programs);
+    }
+
     fn failure(&mut self, failure: &Failure, who: &Who, clock: &Clock) {
         let seen = Observation::of_failure(&self.host, failure, who, None, clock);
         self.engine.observe(&seen);
@@ -244,12 +251,15 @@ impl Watcher for Daemon {
     fn count(&mut self, count: &Count, who: &Who, clock: &Clock) {
         let seen = Observation::of_count(&self.host, Timestamp::now(), count, who, clock);
         self.engine.observe(&seen);
+        self.explainer.counted(&seen);
         self.metrics.observe_count(count, who, Moment::now());
     }
 
     fn reading(&mut self, reading: &Reading<'_>) -> Vec<String> {
-        let changes = self.engine.tick(now());
+        let mut changes = self.engine.tick(now());
+        self.explainer.explain(&mut changes);
         let lines = self.tell(&changes);
+        self.explainer.tick(&self.engine.incidents());
         self.metrics(reading);
         if !changes.is_empty() || self.saved.elapsed() >= SAVING {
             self.save();
@@ -293,10 +303,12 @@ impl Watcher for Daemon {
 
     fn end(&mut self) -> Vec<String> {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
-        let changes = self.engine.tick(now());
+        let mut changes = self.engine.tick(now());
+        self.explainer.explain(&mut changes);
         let lines = self.tell(&changes);
         self.save();
         self.keeper.stop();
+        self.explainer.stop();
         if let Some(notifiers) = self.notifiers.take()
             && let Ok(notifiers) = Arc::try_unwrap(notifiers)
         {

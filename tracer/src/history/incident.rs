@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     alert::{Severity, Status},
     incident::{self, IncidentRecord},
-    observation::{Code, Container, Fd, Listener},
+    observation::{self, Code, Container, Fd, Listener},
 };
 
 /// An incident.
@@ -217,9 +217,23 @@ impl Incident {
     }
 }
 
+impl From<&observation::Process> for Process {
+    fn from(process: &observation::Process) -> Self {
+        Self {
+            pid: process.pid,
+            start_time: process.start_time,
+            comm: process.comm.clone(),
+            unit: process.unit.clone(),
+            cgroup: process.cgroup.clone(),
+            container: process.container.clone(),
+        }
+    }
+}
+
 impl Process {
     /// Its name, and where it belongs.
-    fn subject(&self) -> String {
+    #[must_use]
+    pub fn subject(&self) -> String {
         let comm = self.comm.as_deref().unwrap_or("?");
         let home = match (&self.container, &self.unit, &self.cgroup) {
             // A container's id changes with each start, its name does not.

@@ -69,7 +69,12 @@ impl History {
     /// said, tried again, and meanwhile memory has to do.
     pub fn start(path: &Path, caps: Caps) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        shared.lock().most = caps.memory;
+        {
+            let mut state = shared.lock();
+            state.most = caps.memory;
+            // It opens the file first, so that one that is damaged is said at once.
+            state.writing = Some(Instant::now());
+        }
         let writer = Writer {
             shared: Arc::clone(&shared),
             path: path.to_owned(),
@@ -200,8 +205,6 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) {
-        // At once, so that a damaged file is said at the start.
-        self.shared.lock().writing = Some(Instant::now());
         let mut result = self.write(&[]);
         let mut wait = SOONEST;
         loop {

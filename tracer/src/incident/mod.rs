@@ -21,6 +21,7 @@ pub use clock::Now;
 pub use engine::{Change, Engine, Saved, What};
 pub use episode::{Episode, Place, ReasonTotal, State, Sufferer, Told, Victim};
 pub use record::IncidentRecord;
+pub(crate) use words::plain;
 
 #[cfg(test)]
 mod properties;

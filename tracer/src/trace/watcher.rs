@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     attribute::Who,
     event::{Count, Failure},
-    kernel::{attach::HookStatus, session::Losses},
+    kernel::{attach::HookStatus, programs::Programs, session::Losses},
     record::{Clock, Listening},
 };
 
@@ -13,6 +13,8 @@ use crate::{
 pub trait Watcher {
     /// Hooks are in place.
     fn begun(&mut self);
+    /// Programs that begin and end, where they are watched.
+    fn programs(&mut self, _programs: Programs) {}
     /// An exemplar, or a state that began or ended.
     fn failure(&mut self, failure: &Failure, who: &Who, clock: &Clock);
     /// A state that lasts, once a second.
