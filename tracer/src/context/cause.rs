@@ -24,11 +24,14 @@ pub(super) fn mechanism(incident: &Incident, found: &Explanation) -> Vec<Cause> 
     }
     let has = |code: &str| incident.reasons.iter().any(|total| total.reason.as_str() == code);
     let mut causes = Vec::new();
-    if has("accept.emfile") || has("fd.exhausted") || has("fd.pressure") {
+    let is_of_descriptors = has("accept.emfile") || has("fd.exhausted") || has("fd.pressure");
+    if is_of_descriptors {
         causes.extend(found.victim.as_ref().map(|victim| descriptors(victim, found)).unwrap_or_default());
     }
     let overflows = ["queue.syn_overflow", "queue.ack_overflow", "queue.rst_overflow", "queue.overflow"];
-    if causes.is_empty() && has("queue.stalled") {
+    if is_of_descriptors {
+        // That it does not accept follows from that.
+    } else if has("queue.stalled") {
         causes.push(Cause {
             what: "the program has stopped accepting: connections wait, and nobody takes them".to_owned(),
             kind: "stalled".to_owned(),
@@ -36,7 +39,7 @@ pub(super) fn mechanism(incident: &Incident, found: &Explanation) -> Vec<Cause> 
             evidence: vec![incident.statement.clone()],
             pid: None,
         });
-    } else if causes.is_empty() && overflows.iter().any(|code| has(code)) {
+    } else if overflows.iter().any(|code| has(code)) {
         causes.push(Cause {
             what: "connections come faster than they are accepted".to_owned(),
             kind: "load".to_owned(),

@@ -9,7 +9,7 @@ mod cause;
 mod explainer;
 mod host;
 mod table;
-mod types;
+pub(crate) mod types;
 mod usage;
 mod watch;
 

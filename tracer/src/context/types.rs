@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     /// When it was taken.
+    #[serde(serialize_with = "rfc3339")]
     pub taken: Timestamp,
     /// Programs that began in the hour before and ran when it began, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -54,9 +55,14 @@ pub struct Started {
     /// Name.
     pub comm: String,
     /// When it began.
+    #[serde(serialize_with = "rfc3339")]
     pub started: Timestamp,
     /// When it ended, if it has since.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        serialize_with = "maybe_rfc3339",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ended: Option<Timestamp>,
     /// Path of the executable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,6 +85,7 @@ pub struct Started {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pressures {
     /// When it was read.
+    #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// Of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,6 +128,7 @@ pub struct Level {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Busy {
     /// When it was read.
+    #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// Over how many seconds before that.
     pub over_s: f64,
@@ -148,6 +156,7 @@ pub struct User {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VictimState {
     /// When it was read.
+    #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// Process id in the initial pid namespace.
     pub pid: u32,
@@ -175,6 +184,7 @@ pub struct VictimState {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// When.
+    #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// How many.
     pub count: u64,
@@ -205,6 +215,7 @@ pub struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     /// When it was read.
+    #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// All.
     pub total: u64,
@@ -218,6 +229,7 @@ pub struct Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Files {
     /// When it was read.
+    #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// In use.
     pub used: u64,
@@ -229,6 +241,7 @@ pub struct Files {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Healthy {
     /// When it was read.
+    #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// The listener.
     pub listener: String,
@@ -316,5 +329,136 @@ impl Held {
             None => {}
         }
         words
+    }
+}
+
+/// As all records have times.
+fn rfc3339<S: serde::Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{time:.9}"))
+}
+
+#[expect(clippy::ref_option, reason = "serde hands out a reference")]
+fn maybe_rfc3339<S: serde::Serializer>(time: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => rfc3339(time, to),
+        None => to.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::incident::tests::wall;
+
+    /// An explanation of which everything is known.
+    pub(crate) fn sample() -> Explanation {
+        let read = wall(2_000);
+        let level = Some(Level {
+            avg10: 81.5,
+            avg60: 40.25,
+        });
+        let levels = Some(Levels {
+            cpu: level,
+            io: level,
+            io_full: level,
+            memory: level,
+        });
+        let user = User {
+            pid: 4711,
+            comm: "pg_dump".to_owned(),
+            now: 90e6,
+            usual: Some(1e3),
+        };
+        Explanation {
+            taken: read,
+            started: vec![Started {
+                pid: 4711,
+                comm: "pg_dump".to_owned(),
+                started: wall(0),
+                ended: Some(wall(5_000)),
+                exe: Some("/usr/bin/pg_dump".to_owned()),
+                argv: Some("pg_dump -Fc shop".to_owned()),
+                unit: Some("backup.service".to_owned()),
+                parent: Some("systemd".to_owned()),
+                clock: Some("backup.timer".to_owned()),
+            }],
+            started_more: 1,
+            started_lost: Some(2),
+            pressure: Some(Pressures {
+                read,
+                host: levels,
+                cgroup: levels,
+                unavailable: vec!["io.pressure: not there".to_owned()],
+            }),
+            busy: Some(Busy {
+                read,
+                over_s: 30.5,
+                disk: vec![user.clone()],
+                cpu: vec![user],
+            }),
+            victim: Some(VictimState {
+                read,
+                pid: 812,
+                fd: Some(1024),
+                soft: Some(1024),
+                hard: Some(4096),
+                held: vec![Held {
+                    kind: "socket".to_owned(),
+                    state: Some("ESTABLISHED".to_owned()),
+                    remote: Some("127.0.0.1:5432".to_owned()),
+                    accepted_at: Some("6432".to_owned()),
+                    peers: Some(2),
+                    count: 1000,
+                }],
+                complete: true,
+                fd_before: vec![Reading { read, count: 100 }],
+            }),
+            memory: Some(Memory {
+                read,
+                total: 1 << 34,
+                available: 1 << 33,
+                swap_used: 0,
+            }),
+            files: Some(Files {
+                read,
+                used: 9_000,
+                limit: 1 << 40,
+            }),
+            healthy: Some(Healthy {
+                read,
+                listener: "0.0.0.0:6432".to_owned(),
+                open: 1011,
+                carried: 47,
+                peers: vec![Peer {
+                    address: "127.0.0.1".to_owned(),
+                    count: 1011,
+                }],
+            }),
+            again: Some("twice, 7 d 0 h 2 min apart".to_owned()),
+            mechanism: vec![Cause {
+                what: "it depends on what is slow".to_owned(),
+                kind: "slow_dependency".to_owned(),
+                strength: Strength::Strong,
+                evidence: vec!["its connections there are in use".to_owned()],
+                pid: None,
+            }],
+            trigger: vec![Cause {
+                what: "pg_dump began".to_owned(),
+                kind: "program".to_owned(),
+                strength: Strength::Weak,
+                evidence: vec!["it was started by the clock".to_owned()],
+                pid: Some(4711),
+            }],
+        }
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let text = serde_json::to_string(&sample()).unwrap();
+        let read: Explanation = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, sample());
+        assert_eq!(serde_json::from_str::<Started>(
+            r#"{"pid": 1, "comm": "x", "started": "2026-11-24T03:12:00Z"}"#
+        ).unwrap().ended, None);
     }
 }
