@@ -6,6 +6,7 @@
 //! hangs. [`Explainer`] is what the daemon has of all that, the history included.
 
 mod cause;
+mod conceal;
 mod explainer;
 mod host;
 mod table;

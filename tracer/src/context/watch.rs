@@ -18,6 +18,7 @@ use rustix::{
 
 use super::{
     Explanation, Healthy, Held, Peer, Pressures, Started, VictimState, cause,
+    conceal::conceal,
     host::{self, Looked},
     table::Table,
     usage::Usage,
@@ -210,7 +211,7 @@ impl Watch {
                         started: at,
                         ended: None,
                         exe: None,
-                        argv: began.arguments.as_deref().map(text::json),
+                        argv: began.arguments.as_deref().map(|all| conceal(&text::json(all))),
                         unit: None,
                         parent: began.parent.as_deref().map(text::json),
                         clock: None,

@@ -47,6 +47,7 @@ pub fn from_history(
             let context = reader.context(id)?;
             entry.explanation =
                 context.and_then(|context| serde_json::from_value(context.context).ok());
+            entry.remedies = remedies(&entry.incident, entry.explanation.as_ref());
             entry.samples = reader.samples(id)?;
             let end = entry.incident.ended.unwrap_or(now);
             entry.pressures = reader.pressures(entry.incident.started - BEFORE, end + AFTER)?;
@@ -88,9 +89,9 @@ pub fn from_lines(
         let entry = incidents
             .entry(incident.id.clone())
             .or_insert_with(|| entry(incident.clone()));
-        entry.remedies = remedies(&incident);
-        entry.incident = incident;
         entry.explanation = explanation.or(entry.explanation.take());
+        entry.remedies = remedies(&incident, entry.explanation.as_ref());
+        entry.incident = incident;
     };
     replay::lines(lines, |line| {
         if let Ok(line) = line
@@ -164,7 +165,7 @@ fn is_wanted(incident: &Incident, wanted: &Wanted) -> bool {
 
 fn entry(incident: Incident) -> Entry {
     Entry {
-        remedies: remedies(&incident),
+        remedies: remedies(&incident, None),
         incident,
         explanation: None,
         samples: Vec::new(),

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::history::{Incident, Process};
+use crate::{
+    context::Explanation,
+    history::{Incident, Process},
+};
 
 /// Something that helps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -24,7 +27,7 @@ const DEEP: u64 = 4096;
 
 /// What helps against an incident. turnaway itself applies none of it.
 #[must_use]
-pub fn remedies(incident: &Incident) -> Vec<Remedy> {
+pub fn remedies(incident: &Incident, explanation: Option<&Explanation>) -> Vec<Remedy> {
     let has = |code: &str| {
         incident
             .reasons
@@ -35,7 +38,8 @@ pub fn remedies(incident: &Incident) -> Vec<Remedy> {
     let process = incident.victim.process.as_ref();
     if !incident.is_of_client() {
         if has("accept.emfile") || has("fd.exhausted") || has("fd.pressure") {
-            descriptors(incident, process, &mut found);
+            let hard = explanation.and_then(|explanation| explanation.victim.as_ref()?.hard);
+            descriptors(incident, process, hard, &mut found);
         }
         if has("accept.enfile") || has("fd.table_pressure") {
             found.push(Remedy {
@@ -79,14 +83,24 @@ pub fn remedies(incident: &Incident) -> Vec<Remedy> {
     found
 }
 
-fn descriptors(incident: &Incident, process: Option<&Process>, found: &mut Vec<Remedy>) {
+fn descriptors(
+    incident: &Incident,
+    process: Option<&Process>,
+    hard: Option<u64>,
+    found: &mut Vec<Remedy>,
+) {
     let limit = incident.fd.and_then(|fd| fd.limit);
     let wanted = limit.map_or(ROOMY, |limit| limit.saturating_mul(4).max(ROOMY));
     let Some(process) = process else { return };
     if incident.ended.is_none() {
+        // Up to the hard limit it needs no more than to be root.
+        let limits = match hard.filter(|hard| limit.is_none_or(|limit| *hard >= limit.saturating_mul(2))) {
+            Some(hard) => format!("{}:", wanted.min(hard)),
+            None => format!("{wanted}:{wanted}"),
+        };
         found.push(Remedy {
             what: "a higher limit for the running process; it takes effect at once".to_owned(),
-            how: format!("prlimit --pid {} --nofile={wanted}:{wanted}", process.pid),
+            how: format!("prlimit --pid {} --nofile={limits}", process.pid),
             lasting: false,
             risk: "it accepts more work than before: what it connects to must bear that; of a leak it \
                    only puts off the end"

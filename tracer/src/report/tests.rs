@@ -264,16 +264,21 @@ fn what_helps_depends_on_what_is_wrong() {
     let mut one = incident("a", at(1, 0, 0));
     one.ended = None;
     let how = |one: &Incident| -> Vec<String> {
-        remedies(one).into_iter().map(|remedy| remedy.how).collect()
+        remedies(one, None).into_iter().map(|remedy| remedy.how).collect()
     };
     assert_eq!(how(&one)[0], "prlimit --pid 812 --nofile=65536:65536");
+    // What the hard limit allows takes no more.
+    let mut explanation = crate::context::types::tests::sample();
+    explanation.victim.as_mut().unwrap().hard = Some(20_000);
+    let found = remedies(&one, Some(&explanation));
+    assert_eq!(found[0].how, "prlimit --pid 812 --nofile=20000:");
     one.reasons.truncate(1);
     one.reasons[0].reason = crate::observation::Code::new("queue.syn_overflow");
     one.victim.process.as_mut().unwrap().comm = Some("redis-server".to_owned());
     let found = how(&one);
     assert!(found.contains(&"redis.conf: tcp-backlog 4096".to_owned()), "{found:?}");
     assert!(found.iter().all(|how| !how.contains("prlimit")), "{found:?}");
-    for remedy in remedies(&one) {
+    for remedy in remedies(&one, None) {
         assert!(!remedy.risk.is_empty());
     }
 }
