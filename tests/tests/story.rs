@@ -29,6 +29,15 @@ impl Drop for Ended {
     }
 }
 
+/// Ends the health check, whatever becomes of the test.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// `turnaway daemon`, and what it says.
 struct Daemon {
     child: Ended,
@@ -39,8 +48,16 @@ impl Daemon {
     fn start(dir: &Path) -> Self {
         let config = dir.join("turnaway.toml");
         let mut text = String::new();
-        for name in ["OutOfDescriptors", "ListenerStalled", "DescriptorsExhausted", "DescriptorPressure"] {
-            text += &format!("[[rule]]\nname = \"{name}\"\nresolve_after = \"3s\"\n");
+        for name in [
+            "OutOfDescriptors",
+            "ListenerStalled",
+            "DescriptorsExhausted",
+            "DescriptorPressure",
+            "AcceptQueueOverflow",
+            "AcceptQueueOverflows",
+            "AcceptSlow",
+        ] {
+            text += &format!("[[rule]]\nname = \"{name}\"\nresolve_after = \"3s\"\nwindow = \"5s\"\n");
         }
         std::fs::write(&config, text).unwrap();
         let mut child = Command::new(tracer::binary().unwrap())
@@ -103,14 +120,20 @@ fn read_lines(from: impl std::io::Read + Send + 'static) -> Receiver<String> {
 }
 
 fn report(state: &Path, arguments: &[&str]) -> String {
+    try_report(state, arguments).unwrap()
+}
+
+fn try_report(state: &Path, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(tracer::binary().unwrap())
         .args(["report", "--state"])
         .arg(state)
         .args(arguments)
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    Ok(String::from_utf8(output.stdout).unwrap())
 }
 
 /// pgbouncer with few descriptors, in front of a PostgreSQL.
@@ -119,9 +142,10 @@ fn pooler(dir: &Path, port: u16, database: u16) -> Foreground {
     std::fs::write(
         &config,
         format!(
-            "[databases]\n* = host=127.0.0.1 port={database}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+            "[databases]\n* = host=127.0.0.1 port={database} user={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = any\nmax_client_conn = 500\n\
              logfile = {}\n",
+            postgres::USER,
             dir.join("pgbouncer.log").display()
         ),
     )
@@ -137,7 +161,9 @@ fn fill(port: u16) {
     let status = Command::new("psql")
         .args(["-h", "127.0.0.1", "-U", postgres::USER, "-d", "postgres", "-q", "-p"])
         .arg(port.to_string())
-        .args(["-c", "create table shop as select repeat(md5(g::text), 64) from generate_series(1, 150000) g"])
+        // As it is, and not compressed.
+        .args(["-c", "create table shop (x text); alter table shop alter x set storage external;"])
+        .args(["-c", "insert into shop select repeat(md5(g::text), 64) from generate_series(1, 200000) g"])
         .status()
         .unwrap();
     assert!(status.success());
@@ -154,17 +180,22 @@ fn the_first_tuesday_is_explained() {
 
     // The backup: more than it needs to be seen, less than it takes to end.
     let target = dir.path().join("backup");
-    let backup = Command::new("pg_basebackup")
-        .args(["-h", "127.0.0.1", "-U", postgres::USER, "--max-rate=4M", "--no-sync", "-c", "fast", "-p"])
-        .arg(database.to_string())
-        .arg("-D")
-        .arg(&target)
+    let cron = dir.path().join("cron");
+    std::fs::copy("/bin/sh", &cron).unwrap();
+    // Its parent ends with the server that it reads from.
+    let words = format!(
+        "pg_basebackup -h 127.0.0.1 -U {} -p {database} -D {} --max-rate=20M --no-sync -c fast; true",
+        postgres::USER,
+        target.display()
+    );
+    let cron = Command::new(cron)
+        .args(["-c", &words])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let backup = Ended(backup);
+    let _cron = Ended(cron);
     wait::until_true("the backup to write", || Ok(target.join("base").exists())).unwrap();
     std::thread::sleep(Duration::from_secs(4));
 
@@ -173,6 +204,7 @@ fn the_first_tuesday_is_explained() {
     health.ask().unwrap();
     let (ends, checks) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let _ends = Ends(&ends);
         let checking = scope.spawn(|| {
             while !ends.load(Ordering::Relaxed) {
                 health.ask().unwrap();
@@ -198,7 +230,7 @@ fn the_first_tuesday_is_explained() {
         let fired = daemon.incident("firing", port);
         let took = refused.elapsed();
         assert!(took < Duration::from_secs(3), "{took:?}");
-        explained(&fired, pgbouncer.0.id(), backup.0.id(), port);
+        explained(&fired, pgbouncer.0.id(), &target, port);
         wait::until_true("health checks to pass meanwhile", || {
             Ok(checks.load(Ordering::Relaxed) > before + 3)
         })
@@ -206,14 +238,23 @@ fn the_first_tuesday_is_explained() {
 
         // What the report says to type is typed.
         let state = dir.path().join("state");
-        let told: Value = serde_json::from_str(&report(&state, &["--last", "-o", "json"])).unwrap();
+        let id = fired["id"].as_str().unwrap();
+        // The history is written when the disk has time for it.
+        let told = wait::until("the incident to be in the history", || {
+            let told = try_report(&state, &[id, "-o", "json"]);
+            let told: Value = serde_json::from_str(&told.unwrap_or("{}".to_owned()))?;
+            let is_there = told["incidents"][0]["explanation"].is_object();
+            Ok(Some(told).filter(|_| is_there))
+        })
+        .unwrap();
         let remedies = told["incidents"][0]["remedies"].as_array().unwrap();
         let now = remedies.iter().filter_map(|one| one["how"].as_str());
         let now = now.filter(|how| how.starts_with("prlimit")).collect::<Vec<_>>();
         let [now] = now[..] else {
             panic!("one thing to type: {remedies:#?}");
         };
-        let status = Command::new("sh").args(["-c", now]).status().unwrap();
+        // By the pooler's own user: root of a container may not change another's limits.
+        let status = as_nobody("/bin/sh").args(["-c", now]).status().unwrap();
         assert!(status.success(), "{now}");
         let resolved = daemon.incident("resolved", port);
         assert_eq!(resolved["id"], fired["id"]);
@@ -224,18 +265,18 @@ fn the_first_tuesday_is_explained() {
         drop(clients);
 
         daemon.stop();
-        let text = report(&state, &["--last", "--time-zone", "UTC"]);
-        for words in ["pgbouncer", "pg_basebackup", &format!("127.0.0.1:{port}"), "64 of 64", "health check"] {
+        let text = report(&state, &[id, "--time-zone", "UTC"]);
+        for words in ["pgbouncer", "pg_basebackup", &format!("127.0.0.1:{port}"), "of 64 when it began", "health check"] {
             assert!(text.contains(words), "{words}: {text}");
         }
-        let html = report(&state, &["--last", "-o", "html"]);
+        let html = report(&state, &[id, "-o", "html"]);
         for plot in ["Failures", "Descriptors"] {
             assert!(html.contains(&format!("data-plot=\"{plot}\"")), "{plot}");
         }
     });
 }
 
-fn explained(fired: &Value, pooler: u32, backup: u32, port: u16) {
+fn explained(fired: &Value, pooler: u32, target: &Path, port: u16) {
     assert_eq!(fired["victim"]["process"]["pid"], pooler, "{fired:#}");
     assert_eq!(fired["victim"]["process"]["comm"], "pgbouncer");
     assert_eq!(fired["listeners"][0]["port"], port);
@@ -246,11 +287,20 @@ fn explained(fired: &Value, pooler: u32, backup: u32, port: u16) {
     let held = victim["held"].as_array().unwrap();
     let accepted = |one: &&Value| one["accepted_at"] == port.to_string();
     let clients = held.iter().filter(accepted).filter_map(|one| one["count"].as_u64());
-    assert!(clients.sum::<u64>() > LIMIT / 2, "{victim:#}");
+    // A machine that is very busy may not have looked at all of them in time, and says so.
+    assert!(clients.sum::<u64>() > LIMIT / 2 || victim["complete"] == false, "{victim:#}");
     let started = explanation["started"].as_array().unwrap();
-    assert!(started.iter().any(|one| one["pid"] == backup), "{started:#?}");
+    let target = target.to_str().unwrap();
+    let is_backup = |one: &&Value| {
+        one["comm"] == "pg_basebackup" && one["argv"].as_str().is_some_and(|argv| argv.contains(target))
+    };
+    let backup = started.iter().find(is_backup);
+    let backup = backup.unwrap_or_else(|| panic!("{started:#?}"));
+    assert_eq!(backup["clock"], "cron", "{backup}");
+    assert_eq!(backup["parent"], "cron", "{backup}");
     let trigger = explanation["trigger"].as_array().unwrap();
-    assert_eq!(trigger[0]["pid"], backup, "{explanation:#}");
+    // Whatever else is busy on this machine at the same time may be told beside it.
+    assert!(trigger.iter().any(|one| one["pid"] == backup["pid"]), "{explanation:#}");
     let healthy = &explanation["healthy"];
     assert!(healthy["open"].as_u64().unwrap() > LIMIT / 2, "{healthy}");
     assert!(explanation["started_lost"].is_u64());

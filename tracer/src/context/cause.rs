@@ -12,8 +12,12 @@ const PRESSED: f64 = 10.0;
 const BUSY: f64 = 1_048_576.0;
 /// Of all that is used, so large a part is much.
 const MUCH: f64 = 0.3;
+/// … and so large a part is some.
+const SOME: f64 = 0.1;
 /// Causes that are told.
 const TOLD: usize = 5;
+/// What began so shortly before is less likely to be the cause.
+const SOON: SignedDuration = SignedDuration::from_secs(3);
 /// Growth over so long at least may be steady.
 const LONG: SignedDuration = SignedDuration::from_mins(15);
 
@@ -250,7 +254,7 @@ fn is_part_of(incident: &Incident, pid: u32) -> bool {
 
 fn candidate(incident: &Incident, found: &Explanation, program: &Started) -> Option<(u32, Cause)> {
     let lag = incident.started.duration_since(program.started);
-    let mut points = 0;
+    let mut points = 0_u32;
     let mut evidence = Vec::new();
     if let Some(busy) = &found.busy {
         let used = |users: &[super::User]| {
@@ -258,8 +262,8 @@ fn candidate(incident: &Incident, found: &Explanation, program: &Started) -> Opt
             let own = users.iter().find(|user| user.pid == program.pid)?;
             Some((own.now, own.now / all))
         };
-        if let Some((rate, share)) = used(&busy.disk).filter(|(rate, share)| *rate >= BUSY && *share >= MUCH) {
-            points += 3;
+        if let Some((rate, share)) = used(&busy.disk).filter(|(rate, share)| *rate >= BUSY && *share >= SOME) {
+            points += if share >= MUCH { 3 } else { 2 };
             evidence.push(format!(
                 "of what the busiest programs moved to and from disks, {:.0} % was its: {:.1} MiB/s",
                 share * 100.0,
@@ -290,6 +294,10 @@ fn candidate(incident: &Incident, found: &Explanation, program: &Started) -> Opt
     if let Some(clock) = &program.clock {
         points += 1;
         evidence.push(format!("it was started by the clock ({clock})"));
+    }
+    // What began at the same time has hardly had the time to do harm.
+    if lag < SOON {
+        points = points.saturating_sub(2);
     }
     if points == 0 {
         return None;

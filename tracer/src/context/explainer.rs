@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long all changes of one moment together wait to be explained: then they are told without.
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Most incidents whose explanations are at hand.
 const KNOWN: usize = 1000;
 /// Most victims and reasons that are told apart in a minute.

@@ -41,7 +41,7 @@ const LONG: Duration = Duration::from_secs(5);
 /// Most processes that are looked at.
 const PROCESSES: usize = 10_000;
 /// Most time that looking at the victim's descriptors takes.
-const HOLDINGS: Duration = Duration::from_millis(100);
+const HOLDINGS: Duration = Duration::from_millis(200);
 /// Most peers that are told.
 const PEERS: usize = 10;
 

@@ -177,7 +177,7 @@ impl Teller<'_> {
             format!("{} {about}{}", total.reason, total.count)
         });
         fact("failures", reasons.collect::<Vec<_>>().join(", "));
-        fact("descriptors", descriptors(incident));
+        fact("descriptors", descriptors(incident, entry.explanation.as_ref()));
         fact("queue", queue(incident));
         if let Some(before) = &incident.again_of {
             fact("again of", before.clone());
@@ -466,7 +466,13 @@ fn victim_cgroup(incident: &Incident) -> String {
     process.and_then(|process| process.cgroup.clone()).unwrap_or_default()
 }
 
-fn descriptors(incident: &Incident) -> String {
+fn descriptors(incident: &Incident, explanation: Option<&Explanation>) -> String {
+    // A limit that was raised since says nothing of what it was.
+    if let Some(victim) = explanation.and_then(|explanation| explanation.victim.as_ref())
+        && let (Some(open), Some(limit)) = (victim.fd, victim.soft)
+    {
+        return format!("{open} of {limit} when it began");
+    }
     match incident.fd.map(|fd| (fd.used, fd.limit)) {
         Some((Some(used), Some(limit))) => format!("{used} of {limit}"),
         Some((None, Some(limit))) => format!("limit {limit}"),
