@@ -31,5 +31,7 @@ pub(crate) const TESTS: &[&str] = &[
     "iproute2", // routes of test networks
     "bpftool",  // shows what is loaded, independently of turnaway
     "openssl",  // certificates for receivers of alerts
+    "chromium", // opens reports
+    "e2fsprogs", // a file system that is frozen, or full
     "strace",   // shows what accept returned, independently of turnaway
 ];
