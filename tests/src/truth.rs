@@ -75,6 +75,8 @@ pub struct Failures {
     pub level: Option<u8>,
     /// Tracepoints see what came of it, not which errno did it.
     pub inferred: bool,
+    /// Only the tracepoint tier tells it, which cannot know that it was none.
+    pub guessed: bool,
     /// The kind of hook that sees it, whatever was asked for.
     pub tier: Option<String>,
     /// The table of tracked connections that was full.

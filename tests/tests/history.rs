@@ -84,7 +84,10 @@ fn nothing_that_was_kept_is_lost_to_sigkill_at_200_random_moments() {
         std::thread::sleep(Duration::from_micros(random.u64(0..15_000)));
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
-        let last = lines.filter_map(|line| number(&line.unwrap())).last().or(last);
+        let last = lines
+            .filter_map(|line| number(&line.unwrap()))
+            .last()
+            .or(last);
         kept = last.map_or(kept, |last| last + 1);
         if !path.exists() {
             continue;
@@ -96,7 +99,11 @@ fn nothing_that_was_kept_is_lost_to_sigkill_at_200_random_moments() {
         };
         reader.check().unwrap();
         let found = reader.incidents(&Wanted::default()).unwrap();
-        assert!(found.len() as u64 >= kept, "round {round}: {} {kept}", found.len());
+        assert!(
+            found.len() as u64 >= kept,
+            "round {round}: {} {kept}",
+            found.len()
+        );
         assert!(found.iter().all(|one| one.timeline.len() == 1));
     }
     assert!(kept > 200, "{kept}");
@@ -132,7 +139,12 @@ impl Disk {
         let file = std::fs::File::create(&image).unwrap();
         file.set_len(32 << 20).unwrap();
         must(Command::new("mkfs.ext4").arg("-q").arg(&image));
-        must(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mounted));
+        must(
+            Command::new("mount")
+                .args(["-o", "loop"])
+                .arg(&image)
+                .arg(&mounted),
+        );
         Self {
             _folder: folder,
             mounted,
@@ -143,7 +155,11 @@ impl Disk {
     fn tmpfs(kib: u32) -> Self {
         let (folder, mounted) = Self::folder();
         let size = format!("size={kib}k");
-        must(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(&mounted));
+        must(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &size, "none"])
+                .arg(&mounted),
+        );
         Self {
             _folder: folder,
             mounted,
@@ -172,7 +188,10 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         if self.frozen {
-            let _ = Command::new("fsfreeze").arg("-u").arg(&self.mounted).status();
+            let _ = Command::new("fsfreeze")
+                .arg("-u")
+                .arg(&self.mounted)
+                .status();
         }
         let _ = Command::new("umount").arg("-l").arg(&self.mounted).status();
     }
@@ -191,9 +210,16 @@ fn a_disk_that_hangs_holds_up_nobody_and_is_caught_up_with() {
         history.incident(incident(number));
     }
     // A frozen file system would hold up for ever whoever waits for it.
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
     wait::until_true("the writer to hang", || {
-        Ok(history.health().writing.is_some_and(|time| time > Duration::from_millis(500)))
+        Ok(history
+            .health()
+            .writing
+            .is_some_and(|time| time > Duration::from_millis(500)))
     })
     .unwrap();
     assert!(!history.settle(Duration::from_millis(50)));
@@ -218,12 +244,19 @@ fn a_full_disk_costs_memory_until_there_is_room() {
         history.incident(incident(number));
     }
     wait::until_true("the disk to be full", || {
-        Ok(history.health().failing.is_some_and(|why| why.contains("full")))
+        Ok(history
+            .health()
+            .failing
+            .is_some_and(|why| why.contains("full")))
     })
     .unwrap();
     // What is there can be read all the same.
     assert!(incidents(&path).len() < 2_000);
-    must(Command::new("mount").args(["-o", "remount,size=64m"]).arg(&disk.mounted));
+    must(
+        Command::new("mount")
+            .args(["-o", "remount,size=64m"])
+            .arg(&disk.mounted),
+    );
     assert!(history.settle(PATIENCE));
     assert_eq!(history.health(), turnaway::history::Health::default());
     assert!(history.stop(PATIENCE));
@@ -242,7 +275,10 @@ fn what_waits_for_a_disk_stays_within_its_bound() {
     assert!(history.settle(PATIENCE));
     disk.freeze();
     history.incident(incident(0));
-    wait::until_true("the writer to hang", || Ok(history.health().writing.is_some())).unwrap();
+    wait::until_true("the writer to hang", || {
+        Ok(history.health().writing.is_some())
+    })
+    .unwrap();
     for number in 1..20_000 {
         history.incident(incident(number));
     }

@@ -57,7 +57,8 @@ impl Daemon {
             "AcceptQueueOverflows",
             "AcceptSlow",
         ] {
-            text += &format!("[[rule]]\nname = \"{name}\"\nresolve_after = \"3s\"\nwindow = \"5s\"\n");
+            text +=
+                &format!("[[rule]]\nname = \"{name}\"\nresolve_after = \"3s\"\nwindow = \"5s\"\n");
         }
         std::fs::write(&config, text).unwrap();
         let mut child = Command::new(tracer::binary().unwrap())
@@ -159,11 +160,26 @@ fn pooler(dir: &Path, port: u16, database: u16) -> Foreground {
 /// Something to back up.
 fn fill(port: u16) {
     let status = Command::new("psql")
-        .args(["-h", "127.0.0.1", "-U", postgres::USER, "-d", "postgres", "-q", "-p"])
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-U",
+            postgres::USER,
+            "-d",
+            "postgres",
+            "-q",
+            "-p",
+        ])
         .arg(port.to_string())
         // As it is, and not compressed.
-        .args(["-c", "create table shop (x text); alter table shop alter x set storage external;"])
-        .args(["-c", "insert into shop select repeat(md5(g::text), 64) from generate_series(1, 200000) g"])
+        .args([
+            "-c",
+            "create table shop (x text); alter table shop alter x set storage external;",
+        ])
+        .args([
+            "-c",
+            "insert into shop select repeat(md5(g::text), 64) from generate_series(1, 200000) g",
+        ])
         .status()
         .unwrap();
     assert!(status.success());
@@ -249,7 +265,9 @@ fn the_first_tuesday_is_explained() {
         .unwrap();
         let remedies = told["incidents"][0]["remedies"].as_array().unwrap();
         let now = remedies.iter().filter_map(|one| one["how"].as_str());
-        let now = now.filter(|how| how.starts_with("prlimit")).collect::<Vec<_>>();
+        let now = now
+            .filter(|how| how.starts_with("prlimit"))
+            .collect::<Vec<_>>();
         let [now] = now[..] else {
             panic!("one thing to type: {remedies:#?}");
         };
@@ -266,7 +284,13 @@ fn the_first_tuesday_is_explained() {
 
         daemon.stop();
         let text = report(&state, &[id, "--time-zone", "UTC"]);
-        for words in ["pgbouncer", "pg_basebackup", &format!("127.0.0.1:{port}"), "of 64 when it began", "health check"] {
+        for words in [
+            "pgbouncer",
+            "pg_basebackup",
+            &format!("127.0.0.1:{port}"),
+            "of 64 when it began",
+            "health check",
+        ] {
             assert!(text.contains(words), "{words}: {text}");
         }
         let html = report(&state, &[id, "-o", "html"]);
@@ -286,13 +310,22 @@ fn explained(fired: &Value, pooler: u32, target: &Path, port: u16) {
     assert!(victim["fd"].as_u64().unwrap() >= LIMIT - 4, "{victim}");
     let held = victim["held"].as_array().unwrap();
     let accepted = |one: &&Value| one["accepted_at"] == port.to_string();
-    let clients = held.iter().filter(accepted).filter_map(|one| one["count"].as_u64());
+    let clients = held
+        .iter()
+        .filter(accepted)
+        .filter_map(|one| one["count"].as_u64());
     // A machine that is very busy may not have looked at all of them in time, and says so.
-    assert!(clients.sum::<u64>() > LIMIT / 2 || victim["complete"] == false, "{victim:#}");
+    assert!(
+        clients.sum::<u64>() > LIMIT / 2 || victim["complete"] == false,
+        "{victim:#}"
+    );
     let started = explanation["started"].as_array().unwrap();
     let target = target.to_str().unwrap();
     let is_backup = |one: &&Value| {
-        one["comm"] == "pg_basebackup" && one["argv"].as_str().is_some_and(|argv| argv.contains(target))
+        one["comm"] == "pg_basebackup"
+            && one["argv"]
+                .as_str()
+                .is_some_and(|argv| argv.contains(target))
     };
     let backup = started.iter().find(is_backup);
     let backup = backup.unwrap_or_else(|| panic!("{started:#?}"));
@@ -300,7 +333,10 @@ fn explained(fired: &Value, pooler: u32, target: &Path, port: u16) {
     assert_eq!(backup["parent"], "cron", "{backup}");
     let trigger = explanation["trigger"].as_array().unwrap();
     // Whatever else is busy on this machine at the same time may be told beside it.
-    assert!(trigger.iter().any(|one| one["pid"] == backup["pid"]), "{explanation:#}");
+    assert!(
+        trigger.iter().any(|one| one["pid"] == backup["pid"]),
+        "{explanation:#}"
+    );
     let healthy = &explanation["healthy"];
     assert!(healthy["open"].as_u64().unwrap() > LIMIT / 2, "{healthy}");
     assert!(explanation["started_lost"].is_u64());

@@ -234,17 +234,23 @@ pub struct SyscallLayout {
     pub connect: u32,
     /// Number of io_uring_enter(2).
     pub io_uring_enter: u32,
-    /// Number of fcntl(2).
-    pub fcntl: u32,
     /// Number of recvmsg(2).
     pub recvmsg: u32,
     /// Number of inotify_init(2).
     pub inotify_init: u32,
     /// Number of inotify_init1(2).
     pub inotify_init1: u32,
+    /// Keeps the size a multiple of 8 bytes.
+    pub padding: u32,
+    /// Calls whose exits matter, a bit for each number: accept, connect, recvmsg, and those whose result,
+    /// if it is no error, is a new descriptor.
+    pub watched: [u64; Self::WORDS],
 }
 
 impl SyscallLayout {
+    /// Words of a set of calls: more calls than any architecture has.
+    pub const WORDS: usize = 8;
+
     /// Nothing known: the descriptor of a failed call is then known only where a hook
     /// is handed it.
     pub const NONE: Self = Self {
@@ -258,10 +264,11 @@ impl SyscallLayout {
         accept4: ABSENT,
         connect: ABSENT,
         io_uring_enter: ABSENT,
-        fcntl: ABSENT,
         recvmsg: ABSENT,
         inotify_init: ABSENT,
         inotify_init1: ABSENT,
+        padding: 0,
+        watched: [0; Self::WORDS],
     };
 }
 
@@ -347,6 +354,18 @@ impl KernelFilter {
         ports: [0; MAX_PORTS],
         exemplars_per_key: 10,
     };
+}
+
+/// What the exits of system calls are looked at for: bits of the map `EXITS`.
+pub mod exits {
+    /// Failed accepts.
+    pub const ACCEPT: u32 = 1;
+    /// Accepts that went well.
+    pub const ACCEPTED: u32 = 1 << 1;
+    /// Failed connects.
+    pub const CONNECT: u32 = 1 << 2;
+    /// Descriptors that cannot be had, and limits that are near.
+    pub const DESCRIPTORS: u32 = 1 << 3;
 }
 
 /// Kernel-side losses, each a slot of the `LOST` map.

@@ -4,10 +4,8 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_NOEXIST,
-    macros::{btf_tracepoint, fexit, kprobe, kretprobe, tracepoint},
-    programs::{
-        BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext,
-    },
+    macros::{btf_tracepoint, fexit, kprobe, kretprobe},
+    programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext},
 };
 use turnaway_common::{
     Reason,
@@ -21,7 +19,7 @@ use crate::{
     facts,
     globals::{global, offset},
     kread::{Addr, UserAddr},
-    maps::{PRESSED, RECEIVING, Receiving},
+    maps::PRESSED,
 };
 
 /// From so many percent of its limit on, a process is looked at.
@@ -36,19 +34,13 @@ const COMPAT_SOCKETCALL: u64 = 102;
 const SOCKETCALL_ACCEPT: u64 = 5;
 const SOCKETCALL_ACCEPT4: u64 = 18;
 
-/// `struct user_msghdr` and `struct cmsghdr` of include/linux/socket.h, on machines of 64 bits.
-const MSG_CONTROL: usize = 32;
-const MSG_CONTROLLEN: usize = 40;
+/// What takes the place of a call's number when a signal's handler has returned: the result is that of
+/// whatever call the signal had interrupted.
+const NO_CALL: u64 = 0xffff_ffff;
+
+/// `struct user_msghdr` of include/linux/socket.h, on machines of 64 bits.
 const MSG_FLAGS: usize = 48;
 const MSG_CTRUNC: u32 = 8;
-const CMSG_LEVEL: usize = 8;
-const CMSG_TYPE: usize = 12;
-const CMSG_HEADER: u64 = 16;
-const SOL_SOCKET: u32 = 1;
-const SCM_RIGHTS: u32 = 1;
-/// Messages of other kinds that come before descriptors: SCM_CREDENTIALS, SCM_SECURITY, SCM_PIDFD and
-/// timestamps.
-const MOST_BEFORE: usize = 6;
 
 /// `IORING_OP_OPENAT` and `IORING_OP_OPENAT2` of include/uapi/linux/io_uring.h.
 const IORING_OP_OPENAT: u8 = 18;
@@ -160,7 +152,7 @@ fn other_call() -> Option<u64> {
         return None;
     }
     let call = facts::any_call(task);
-    if call.number == UNKNOWN {
+    if call.number == UNKNOWN || call.number == NO_CALL {
         return None;
     }
     if call.is_compat {
@@ -194,75 +186,26 @@ fn refused<C: EbpfContext>(ctx: &C, errno: u16, call: u64, tier: u8) -> Option<(
 
 // ---- the same, by the exits of system calls
 
-/// `syscalls/sys_exit_*`: `int nr` at byte 8, `long ret` at byte 16.
-#[tracepoint]
-fn descriptors_tracepoint(ctx: TracePointContext) -> u32 {
-    // SAFETY: within the tracepoint's record, which the verifier checks.
-    let (number, ret) = unsafe {
-        (
-            *ctx.as_ptr().cast::<u32>().add(2),
-            *ctx.as_ptr().cast::<i64>().add(2),
-        )
-    };
-    if ret >= 0 {
-        // Most results of fcntl are no descriptors.
-        if number != global!(SYSCALL_LAYOUT.fcntl) {
-            number_given(ret as u64);
-        }
-    } else if let Some(errno @ (errno::EMFILE | errno::ENFILE)) = errno_of(ret) {
-        call_refused(&ctx, number, errno);
-    }
-    0
-}
-
+/// A call was refused one, by its result.
 #[inline(always)]
-fn call_refused<C: EbpfContext>(ctx: &C, number: u32, errno: u16) -> Option<()> {
+pub(crate) fn call_refused<C: EbpfContext>(ctx: &C, errno: u16) -> Option<()> {
     if errno == errno::EMFILE {
         note_pressure();
     }
-    if number == global!(SYSCALL_LAYOUT.accept) || number == global!(SYSCALL_LAYOUT.accept4) {
-        return None;
-    }
-    refused(ctx, errno, u64::from(number) + 1, tier::TRACEPOINT)
+    refused(ctx, errno, other_call()?, tier::TRACEPOINT)
 }
 
-/// `syscalls/sys_enter_recvmsg`: `struct user_msghdr *` at byte 24. The room for control messages is
-/// noted, since the kernel overwrites it.
-#[tracepoint]
-fn recvmsg_entered(ctx: TracePointContext) -> u32 {
-    // SAFETY: as in `descriptors_tracepoint`.
-    let message = unsafe { *ctx.as_ptr().cast::<u64>().add(3) };
-    if let Some(at) = UserAddr::new(message)
-        && let Some(room) = at.at(MSG_CONTROLLEN).read::<u64>()
-        && room > 0
-    {
-        // The map evicts what is oldest: an insert does not fail for want of room.
-        let _ = RECEIVING.insert(facts::this_thread(), Receiving { message, room }, 0);
-    }
-    0
-}
-
-/// `syscalls/sys_exit_recvmsg`.
-#[tracepoint]
-fn recvmsg_left(ctx: TracePointContext) -> u32 {
-    // SAFETY: as in `descriptors_tracepoint`.
-    let ret = unsafe { *ctx.as_ptr().cast::<i64>().add(2) };
-    received(&ctx, ret);
-    0
-}
-
+/// recvmsg returned. A descriptor that was sent and could not be had is lost, and the call succeeds.
 #[inline(always)]
-fn received<C: EbpfContext>(ctx: &C, ret: i64) -> Option<()> {
-    let thread = facts::this_thread();
-    // SAFETY: only this thread writes this key.
-    let call = unsafe { RECEIVING.get(thread) }.copied()?;
-    let _ = RECEIVING.remove(thread);
-    let message = UserAddr::new(call.message)?;
-    if ret < 0 || message.at(MSG_FLAGS).read::<u32>()? & MSG_CTRUNC == 0 {
+pub(crate) fn received<C: EbpfContext>(ctx: &C, message: UserAddr) -> Option<()> {
+    if message.at(MSG_FLAGS).read::<u32>()? & MSG_CTRUNC == 0 {
         return None;
     }
-    let used = message.at(MSG_CONTROLLEN).read::<u64>()?;
-    if !had_room(message, used, call.room) {
+    // Too little room for them, which the caller had said and the kernel has overwritten, or no number
+    // for one more: then the highest is in use.
+    let task = facts::current_task()?;
+    let mut limit = 0_u64;
+    if !facts::read_nofile(task, &mut limit) || facts::file_of(task, limit.checked_sub(1)?) == 0 {
         return None;
     }
     note_pressure();
@@ -273,43 +216,6 @@ fn received<C: EbpfContext>(ctx: &C, ret: i64) -> Option<()> {
         u64::from(global!(SYSCALL_LAYOUT.recvmsg)) + 1,
         tier::TRACEPOINT,
     )
-}
-
-/// Whether one more descriptor would have fitted into `room` bytes for control messages, of which `used`
-/// were.
-#[inline(always)]
-fn had_room(message: UserAddr, used: u64, room: u64) -> bool {
-    const DESCRIPTOR: u64 = 4;
-    // Where descriptors came, they are the last of the messages, padded to 8 bytes.
-    let Some(control) = message.at(MSG_CONTROL).read::<u64>() else {
-        return false;
-    };
-    let mut at = 0_u64;
-    let mut index = 0;
-    while index < MOST_BEFORE {
-        if at + CMSG_HEADER > used {
-            break;
-        }
-        let Some(header) = UserAddr::new(control.wrapping_add(at)) else {
-            return false;
-        };
-        let (Some(length), Some(level), Some(kind)) = (
-            header.read::<u64>(),
-            header.at(CMSG_LEVEL).read::<u32>(),
-            header.at(CMSG_TYPE).read::<u32>(),
-        ) else {
-            return false;
-        };
-        if length < CMSG_HEADER || length > used {
-            return false;
-        }
-        if level == SOL_SOCKET && kind == SCM_RIGHTS {
-            return at + length + DESCRIPTOR <= room;
-        }
-        at += (length + 7) & !7;
-        index += 1;
-    }
-    at >= used && used + CMSG_HEADER + DESCRIPTOR <= room
 }
 
 // ---- io_uring
@@ -449,7 +355,7 @@ fn is_near(number: u64, limit: u64) -> bool {
 
 /// A descriptor of this number was given, under a limit that has to be looked up.
 #[inline(always)]
-fn number_given(number: u64) -> Option<()> {
+pub(crate) fn number_given(number: u64) -> Option<()> {
     if number < LOW || global!(SETTINGS.pressure) == 0 {
         return None;
     }

@@ -216,7 +216,7 @@ pub(crate) struct AnyCall {
 
 /// Segments of the code of programs on x86_64 (`__USER_CS` and `__USER32_CS` of
 /// arch/x86/include/asm/segment.h).
-const USER_CS: u16 = 0x33;
+pub(crate) const USER_CS: u16 = 0x33;
 const USER32_CS: u16 = 0x23;
 
 /// The call that the task is in. Where its registers may be at several places, they are where the code's

@@ -23,6 +23,7 @@ mod accept;
 mod connect;
 mod descriptors;
 mod emit;
+mod exits;
 mod facts;
 mod globals;
 mod kread;

@@ -25,6 +25,11 @@ pub(crate) static FAILURES_1: HashMap<FailureKey, FailureCount> =
 #[map]
 pub(crate) static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
 
+/// What the exits of system calls are looked at for, [`turnaway_common::layout::exits`]: which hooks need
+/// them is known only when all are in place.
+#[map]
+pub(crate) static EXITS: Array<u32> = Array::with_max_entries(1, 0);
+
 /// One counter that is all zero: what a new key starts as. A program's stack is too small
 /// to make one.
 #[map]
@@ -165,20 +170,6 @@ pub(crate) static CONNECTING: HashMap<u64, Connecting> = HashMap::with_max_entri
 /// started, as in [`FailureKey`]; user space takes them out.
 #[map]
 pub(crate) static PRESSED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(4096, 0);
-
-/// A recvmsg call in progress.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(crate) struct Receiving {
-    /// Address of its `struct user_msghdr`.
-    pub(crate) message: u64,
-    /// Bytes for control messages.
-    pub(crate) room: u64,
-}
-
-/// Calls of recvmsg that want control messages, by thread.
-#[map]
-pub(crate) static RECEIVING: LruHashMap<u64, Receiving> = LruHashMap::with_max_entries(8192, 0);
 
 /// What a new entry of [`CONNECTING`] starts as.
 #[map]

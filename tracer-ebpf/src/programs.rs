@@ -5,10 +5,7 @@
 use aya_ebpf::{
     helpers::bpf_ktime_get_boot_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
-use turnaway_common::{
-    ProgramRecord,
-    program::ARGUMENTS,
-};
+use turnaway_common::{ProgramRecord, program::ARGUMENTS};
 
 use crate::{
     facts,
@@ -46,7 +43,9 @@ fn began(task: u64) -> Option<()> {
 fn ended(task: u64) -> Option<()> {
     let task = Addr::new(task)?;
     // Threads end, too; the last one ends the process.
-    let live = task.follow(offset!(task_signal))?.field::<u32>(offset!(signal_live))?;
+    let live = task
+        .follow(offset!(task_signal))?
+        .field::<u32>(offset!(signal_live))?;
     if live != 0 {
         return None;
     }

@@ -258,6 +258,7 @@ pub const ALL: &[Scenario] = &[
     fds("fd_rights_lost", rights::all_lost),
     fds("fd_rights_some_lost", rights::some_lost),
     fds("fd_rights_no_room", rights::no_room),
+    fds("fd_rights_no_room_either", rights::no_room_either),
     fds("fd_rights_good", rights::all_come),
     near("fd_pressure_levels", pressure::crosses_each_level),
     near("fd_pressure_below", pressure::stays_below),

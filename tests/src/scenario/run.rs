@@ -275,10 +275,12 @@ fn judge(
             .collect(),
         ..acted.tally.clone()
     };
+    let mut hooked = acted.tally.clone();
+    hooked.failures.retain(|failures| !failures.guessed);
     let truth = match tier {
         _ if scenario.blind.contains(&tier) => &nothing,
         "tracepoint" => &polled,
-        _ => &acted.tally,
+        _ => &hooked,
     };
     let scope = Scope {
         tier,

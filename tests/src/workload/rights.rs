@@ -163,9 +163,8 @@ pub fn some_lost(stage: &mut Stage) -> Result<()> {
     report(stage, &process, &full, LIMIT, 3 * COUNT)
 }
 
-/// The program that receives them has too little room for them: no limit is to blame, even at one.
+/// The program that receives them has too little room for them: no limit is to blame.
 pub fn no_room(stage: &mut Stage) -> Result<()> {
-    const LIMIT: u64 = 52;
     const COUNT: u64 = 17;
     let pair = sys::socket_pair()?;
     let process = Process::current()?;
@@ -174,10 +173,26 @@ pub fn no_room(stage: &mut Stage) -> Result<()> {
     exchange(&pair, COUNT, 1, 8, 0)?;
     exchange(&pair, COUNT, 3, room(2), 2)?;
     exchange(&pair, COUNT, 2, 20, 1)?;
+    descriptors::report(stage, &process, Vec::new())
+}
+
+/// It has too little room for them, and is at its limit, too: what would have happened with more room is
+/// what a tier tells that sees only the end of the call.
+pub fn no_room_either(stage: &mut Stage) -> Result<()> {
+    const LIMIT: u64 = 52;
+    const COUNT: u64 = 17;
+    let pair = sys::socket_pair()?;
+    let process = Process::current()?;
+    stage.ready()?;
     let full = Full::at(LIMIT)?;
     exchange(&pair, COUNT, 1, 0, 0)?;
     exchange(&pair, COUNT, 1, 16, 0)?;
-    report(stage, &process, &full, LIMIT, 0)
+    let truth = Failures {
+        used: None,
+        guessed: true,
+        ..lost(process.clone(), 2 * COUNT).at_limit(LIMIT)
+    };
+    descriptors::report(stage, &process, vec![full.truth(&process), truth])
 }
 
 /// All of them come.

@@ -91,7 +91,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let zone = zone(args.time_zone.as_deref())?;
     let now = Timestamp::now();
     let when = |text: &Option<String>, name| {
-        text.as_ref().map(|text| when(text, now, &zone, name)).transpose()
+        text.as_ref()
+            .map(|text| when(text, now, &zone, name))
+            .transpose()
     };
     let wanted = Wanted {
         id: args.id.clone(),
@@ -131,13 +133,23 @@ fn recorded(args: &Args, path: &Path, wanted: &Wanted, zone: &TimeZone) -> Resul
     let (facts, totals) = gather::from_lines(from, rules, wanted, zone)
         .with_context(|| format!("cannot read {name}"))?;
     if totals.broken > 0 {
-        eprintln!("turnaway: {} lines of {name} could not be read:", totals.broken);
+        eprintln!(
+            "turnaway: {} lines of {name} could not be read:",
+            totals.broken
+        );
         for (line, what) in &totals.examples {
-            eprintln!("turnaway: line {line}: {}", crate::text::terminal(what.as_bytes()));
+            eprintln!(
+                "turnaway: line {line}: {}",
+                crate::text::terminal(what.as_bytes())
+            );
         }
     }
     if let Some(id) = &wanted.id {
-        let found: Vec<_> = facts.incidents.iter().map(|one| one.incident.clone()).collect();
+        let found: Vec<_> = facts
+            .incidents
+            .iter()
+            .map(|one| one.incident.clone())
+            .collect();
         gather::one(id, &found)?;
     }
     Ok(facts)
@@ -181,14 +193,20 @@ fn zone(name: Option<&str>) -> Result<TimeZone> {
 fn when(text: &str, now: Timestamp, zone: &TimeZone, name: &str) -> Result<Timestamp> {
     let ago = |span: Span| {
         let now = now.to_zoned_datetime(zone.clone());
-        now.checked_sub(span.abs()).ok().map(|then| then.timestamp())
+        now.checked_sub(span.abs())
+            .ok()
+            .map(|then| then.timestamp())
     };
     let local = |local: civil::DateTime| zone.to_timestamp(local).ok();
     let found = text
         .parse::<Timestamp>()
         .ok()
         .or_else(|| text.parse::<civil::DateTime>().ok().and_then(local))
-        .or_else(|| text.parse::<civil::Date>().ok().and_then(|day| local(day.at(0, 0, 0, 0))))
+        .or_else(|| {
+            text.parse::<civil::Date>()
+                .ok()
+                .and_then(|day| local(day.at(0, 0, 0, 0)))
+        })
         .or_else(|| text.parse::<Span>().ok().and_then(ago));
     found.ok_or_else(|| {
         Usage(format!(

@@ -26,18 +26,35 @@ pub(super) fn mechanism(incident: &Incident, found: &Explanation) -> Vec<Cause> 
     if incident.is_of_client() {
         return Vec::new();
     }
-    let has = |code: &str| incident.reasons.iter().any(|total| total.reason.as_str() == code);
+    let has = |code: &str| {
+        incident
+            .reasons
+            .iter()
+            .any(|total| total.reason.as_str() == code)
+    };
     let mut causes = Vec::new();
     let is_of_descriptors = has("accept.emfile") || has("fd.exhausted") || has("fd.pressure");
     if is_of_descriptors {
-        causes.extend(found.victim.as_ref().map(|victim| descriptors(victim, found)).unwrap_or_default());
+        causes.extend(
+            found
+                .victim
+                .as_ref()
+                .map(|victim| descriptors(victim, found))
+                .unwrap_or_default(),
+        );
     }
-    let overflows = ["queue.syn_overflow", "queue.ack_overflow", "queue.rst_overflow", "queue.overflow"];
+    let overflows = [
+        "queue.syn_overflow",
+        "queue.ack_overflow",
+        "queue.rst_overflow",
+        "queue.overflow",
+    ];
     if is_of_descriptors {
         // That it does not accept follows from that.
     } else if has("queue.stalled") {
         causes.push(Cause {
-            what: "the program has stopped accepting: connections wait, and nobody takes them".to_owned(),
+            what: "the program has stopped accepting: connections wait, and nobody takes them"
+                .to_owned(),
             kind: "stalled".to_owned(),
             strength: Strength::Strong,
             evidence: vec![incident.statement.clone()],
@@ -65,7 +82,12 @@ fn descriptors(victim: &VictimState, found: &Explanation) -> Vec<Cause> {
         return Vec::new();
     }
     let sum = |of: &dyn Fn(&Held) -> bool| -> u64 {
-        victim.held.iter().filter(|held| of(held)).map(|held| held.count).sum()
+        victim
+            .held
+            .iter()
+            .filter(|held| of(held))
+            .map(|held| held.count)
+            .sum()
     };
     let is = |held: &Held, state: &str| held.state.as_deref() == Some(state);
     let share = |part: u64| number(part) / number(all);
@@ -85,27 +107,49 @@ fn descriptors(victim: &VictimState, found: &Explanation) -> Vec<Cause> {
         causes.push(cause(
             "the program does not close connections that their other ends have closed".to_owned(),
             "not_closed",
-            if share(not_closed) >= 0.5 { Strength::Strong } else { Strength::Moderate },
+            if share(not_closed) >= 0.5 {
+                Strength::Strong
+            } else {
+                Strength::Moderate
+            },
             vec![format!("{} are connections in CLOSE_WAIT", of(not_closed))],
         ));
     }
     let outgoing = |held: &&Held| is(held, "ESTABLISHED") && held.remote.is_some();
-    let largest = victim.held.iter().filter(outgoing).max_by_key(|held| held.count);
+    let largest = victim
+        .held
+        .iter()
+        .filter(outgoing)
+        .max_by_key(|held| held.count);
     let accepted = sum(&|held| is(held, "ESTABLISHED") && held.accepted_at.is_some());
     if let Some(remote) = largest.filter(|remote| share(remote.count) >= MUCH / 2.0) {
         let at = remote.remote.as_deref().unwrap_or_default();
-        let mut evidence = vec![format!("{} lead to {at}, and are established", of(remote.count))];
-        let waits = found.pressure.as_ref().and_then(|pressure| pressure.host?.io);
+        let mut evidence = vec![format!(
+            "{} lead to {at}, and are established",
+            of(remote.count)
+        )];
+        let waits = found
+            .pressure
+            .as_ref()
+            .and_then(|pressure| pressure.host?.io);
         let waits = waits.filter(|level| level.avg10 >= PRESSED);
         if let Some(level) = waits {
-            evidence.push(format!("tasks waited for a disk in {:.0} % of the last ten seconds", level.avg10));
+            evidence.push(format!(
+                "tasks waited for a disk in {:.0} % of the last ten seconds",
+                level.avg10
+            ));
         }
         if accepted > 0 {
-            evidence.push(format!("{} are clients, which hold theirs meanwhile", of(accepted)));
+            evidence.push(format!(
+                "{} are clients, which hold theirs meanwhile",
+                of(accepted)
+            ));
         }
         let is_much = share(remote.count) >= MUCH;
         causes.push(cause(
-            format!("what it depends on, {at}, is slow: its connections there are in use for longer"),
+            format!(
+                "what it depends on, {at}, is slow: its connections there are in use for longer"
+            ),
             "slow_dependency",
             match (is_much, waits.is_some()) {
                 (true, true) => Strength::Strong,
@@ -116,14 +160,24 @@ fn descriptors(victim: &VictimState, found: &Explanation) -> Vec<Cause> {
         ));
     }
     let others = victim.held.iter().filter(|held| held.kind != "socket");
-    if let Some(kind) = others.max_by_key(|held| held.count).filter(|held| share(held.count) >= 0.5) {
+    if let Some(kind) = others
+        .max_by_key(|held| held.count)
+        .filter(|held| share(held.count) >= 0.5)
+    {
         let mut evidence = vec![format!("{} are of the kind {}", of(kind.count), kind.kind)];
         evidence.extend(growth.as_ref().map(Growth::words));
         let is_steady = growth.as_ref().is_some_and(|growth| growth.is_steady);
         causes.push(cause(
-            format!("the program opens ever more of the kind {} and does not close them", kind.kind),
+            format!(
+                "the program opens ever more of the kind {} and does not close them",
+                kind.kind
+            ),
             "leak",
-            if is_steady { Strength::Strong } else { Strength::Moderate },
+            if is_steady {
+                Strength::Strong
+            } else {
+                Strength::Moderate
+            },
             evidence,
         ));
     }
@@ -140,7 +194,10 @@ fn clients(
     growth: Option<&Growth>,
     found: &Explanation,
 ) -> Option<Cause> {
-    let mut evidence = vec![format!("{} are established connections of clients", of(accepted))];
+    let mut evidence = vec![format!(
+        "{} are established connections of clients",
+        of(accepted)
+    )];
     evidence.extend(growth.map(Growth::words));
     let healthy = found.healthy.as_ref().filter(|healthy| healthy.open > 0);
     let active = healthy.map(|healthy| number(healthy.carried) / number(healthy.open));
@@ -166,9 +223,17 @@ fn clients(
         Some(growth) if growth.is_sudden => (
             "more clients came at once than before: load",
             "load",
-            if is_active { Strength::Strong } else { Strength::Moderate },
+            if is_active {
+                Strength::Strong
+            } else {
+                Strength::Moderate
+            },
         ),
-        _ if is_active => ("its clients use as many connections: load", "load", Strength::Moderate),
+        _ if is_active => (
+            "its clients use as many connections: load",
+            "load",
+            Strength::Moderate,
+        ),
         _ if is_idle => (
             "its clients keep connections that they do not use",
             "idle",
@@ -204,7 +269,10 @@ impl Growth {
             (_, true) => ", nearly all of it at its end",
             _ => "",
         };
-        format!("in {minutes} min it went from {} to {} descriptors{how}", self.before, self.now)
+        format!(
+            "in {minutes} min it went from {} to {} descriptors{how}",
+            self.before, self.now
+        )
     }
 }
 
@@ -222,7 +290,9 @@ fn growth(victim: &VictimState) -> Option<Growth> {
     let at_middle = before.iter().rfind(|reading| reading.read <= middle)?;
     let by_middle = number(at_middle.count.saturating_sub(first.count)) / number(grown);
     let at_end = number(now.saturating_sub(last.count)) / number(grown);
-    let never_falls = before.windows(2).all(|pair| pair[1].count + grown / 20 >= pair[0].count);
+    let never_falls = before
+        .windows(2)
+        .all(|pair| pair[1].count + grown / 20 >= pair[0].count);
     Some(Growth {
         over,
         before: first.count,
@@ -262,14 +332,19 @@ fn candidate(incident: &Incident, found: &Explanation, program: &Started) -> Opt
             let own = users.iter().find(|user| user.pid == program.pid)?;
             Some((own.now, own.now / all))
         };
-        if let Some((rate, share)) = used(&busy.disk).filter(|(rate, share)| *rate >= BUSY && *share >= SOME) {
+        if let Some((rate, share)) =
+            used(&busy.disk).filter(|(rate, share)| *rate >= BUSY && *share >= SOME)
+        {
             points += if share >= MUCH { 3 } else { 2 };
             evidence.push(format!(
                 "of what the busiest programs moved to and from disks, {:.0} % was its: {:.1} MiB/s",
                 share * 100.0,
                 rate / BUSY
             ));
-            let waits = found.pressure.as_ref().and_then(|pressure| pressure.host?.io);
+            let waits = found
+                .pressure
+                .as_ref()
+                .and_then(|pressure| pressure.host?.io);
             if let Some(level) = waits.filter(|level| level.avg10 >= PRESSED) {
                 points += 2;
                 evidence.push(format!(
@@ -278,10 +353,15 @@ fn candidate(incident: &Incident, found: &Explanation, program: &Started) -> Opt
                 ));
             }
         }
-        if let Some((percent, _)) = used(&busy.cpu).filter(|(percent, share)| *percent >= 50.0 && *share >= MUCH) {
+        if let Some((percent, _)) =
+            used(&busy.cpu).filter(|(percent, share)| *percent >= 50.0 && *share >= MUCH)
+        {
             points += 1;
             evidence.push(format!("it used {percent:.0} % of a processor"));
-            let waits = found.pressure.as_ref().and_then(|pressure| pressure.host?.cpu);
+            let waits = found
+                .pressure
+                .as_ref()
+                .and_then(|pressure| pressure.host?.cpu);
             if let Some(level) = waits.filter(|level| level.avg10 >= PRESSED) {
                 points += 1;
                 evidence.push(format!(
@@ -302,26 +382,39 @@ fn candidate(incident: &Incident, found: &Explanation, program: &Started) -> Opt
     if points == 0 {
         return None;
     }
-    let still = if program.ended.is_none() { "still runs" } else { "ran when it began" };
-    evidence.push(format!("it {still}, and began {} before", crate::recurrence::lasting(lag)));
-    let about = program.unit.as_ref().map_or(String::new(), |unit| format!(", {unit}"));
+    let still = if program.ended.is_none() {
+        "still runs"
+    } else {
+        "ran when it began"
+    };
+    evidence.push(format!(
+        "it {still}, and began {} before",
+        crate::recurrence::lasting(lag)
+    ));
+    let about = program
+        .unit
+        .as_ref()
+        .map_or(String::new(), |unit| format!(", {unit}"));
     let what = format!(
         "{} (pid {}{about}) began {} before",
         program.comm,
         program.pid,
         crate::recurrence::lasting(lag)
     );
-    Some((points, Cause {
-        what,
-        kind: "program".to_owned(),
-        strength: match points {
-            5.. => Strength::Strong,
-            3..=4 => Strength::Moderate,
-            _ => Strength::Weak,
+    Some((
+        points,
+        Cause {
+            what,
+            kind: "program".to_owned(),
+            strength: match points {
+                5.. => Strength::Strong,
+                3..=4 => Strength::Moderate,
+                _ => Strength::Weak,
+            },
+            evidence,
+            pid: Some(program.pid),
         },
-        evidence,
-        pid: Some(program.pid),
-    }))
+    ))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shares are no exact counts")]
@@ -340,7 +433,13 @@ mod tests {
 
     const MINUTE: u64 = 60_000;
 
-    fn held(kind: &str, state: Option<&str>, remote: Option<&str>, accepted: bool, count: u64) -> Held {
+    fn held(
+        kind: &str,
+        state: Option<&str>,
+        remote: Option<&str>,
+        accepted: bool,
+        count: u64,
+    ) -> Held {
         Held {
             kind: kind.to_owned(),
             state: state.map(str::to_owned),
@@ -387,7 +486,10 @@ mod tests {
     fn kinds(found: &Explanation) -> Vec<(String, Strength)> {
         let causes = mechanism(&incident("a", wall(60 * MINUTE)), found);
         assert!(causes.iter().all(|cause| !cause.evidence.is_empty()));
-        causes.into_iter().map(|cause| (cause.kind, cause.strength)).collect()
+        causes
+            .into_iter()
+            .map(|cause| (cause.kind, cause.strength))
+            .collect()
     }
 
     #[test]
@@ -398,7 +500,11 @@ mod tests {
         // As ever, and then many at once, which are in use.
         let spike = found(vec![clients(1000)], |fifth| 100 + fifth % 3, 900);
         assert_eq!(kinds(&spike), [("load".to_owned(), Strength::Strong)]);
-        let files = found(vec![held("file", None, None, false, 900), clients(100)], |fifth| 30 + fifth * 80, 90);
+        let files = found(
+            vec![held("file", None, None, false, 900), clients(100)],
+            |fifth| 30 + fifth * 80,
+            90,
+        );
         assert_eq!(kinds(&files), [("leak".to_owned(), Strength::Strong)]);
     }
 
@@ -406,26 +512,48 @@ mod tests {
     fn a_slow_dependency_is_told_from_what_is_not_closed() {
         let mut slow = found(
             vec![
-                held("socket", Some("ESTABLISHED"), Some("127.0.0.1:5432"), false, 400),
+                held(
+                    "socket",
+                    Some("ESTABLISHED"),
+                    Some("127.0.0.1:5432"),
+                    false,
+                    400,
+                ),
                 clients(600),
             ],
             |fifth| 100 + fifth % 3,
             300,
         );
-        assert_eq!(kinds(&slow), [("slow_dependency".to_owned(), Strength::Moderate)]);
+        assert_eq!(
+            kinds(&slow),
+            [("slow_dependency".to_owned(), Strength::Moderate)]
+        );
         slow.pressure = Some(pressed(80.0));
-        assert_eq!(kinds(&slow), [("slow_dependency".to_owned(), Strength::Strong)]);
+        assert_eq!(
+            kinds(&slow),
+            [("slow_dependency".to_owned(), Strength::Strong)]
+        );
         let not_closed = found(
-            vec![held("socket", Some("CLOSE_WAIT"), None, true, 900), clients(100)],
+            vec![
+                held("socket", Some("CLOSE_WAIT"), None, true, 900),
+                clients(100),
+            ],
             |fifth| 30 + fifth * 80,
             10,
         );
-        assert_eq!(kinds(&not_closed), [("not_closed".to_owned(), Strength::Strong)]);
+        assert_eq!(
+            kinds(&not_closed),
+            [("not_closed".to_owned(), Strength::Strong)]
+        );
     }
 
     #[test]
     fn without_evidence_nothing_is_said() {
-        let mut nothing = found(vec![clients(600), held("pipe", None, None, false, 400)], |_| 900, 200);
+        let mut nothing = found(
+            vec![clients(600), held("pipe", None, None, false, 400)],
+            |_| 900,
+            200,
+        );
         assert_eq!(kinds(&nothing), []);
         nothing.victim = None;
         assert_eq!(kinds(&nothing), []);
@@ -436,7 +564,10 @@ mod tests {
         Pressures {
             read: wall(0),
             host: Some(Levels {
-                io: Some(Level { avg10: io, avg60: io }),
+                io: Some(Level {
+                    avg10: io,
+                    avg60: io,
+                }),
                 ..Levels::default()
             }),
             cgroup: None,
@@ -483,9 +614,17 @@ mod tests {
             ..Explanation::default()
         };
         let causes = trigger(&incident("a", wall(60 * MINUTE)), &found);
-        let told: Vec<_> = causes.iter().map(|cause| (cause.pid.unwrap(), cause.strength)).collect();
+        let told: Vec<_> = causes
+            .iter()
+            .map(|cause| (cause.pid.unwrap(), cause.strength))
+            .collect();
         assert_eq!(told, [(1, Strength::Strong), (2, Strength::Weak)]);
         assert_eq!(causes[0].what, "pg_dump (pid 1) began 27 min before");
-        assert!(causes[0].evidence.iter().any(|words| words.contains("disk")));
+        assert!(
+            causes[0]
+                .evidence
+                .iter()
+                .any(|words| words.contains("disk"))
+        );
     }
 }

@@ -2,7 +2,15 @@
 
 /// What secrets are called.
 const NAMES: [&str; 9] = [
-    "password", "passwd", "passphrase", "secret", "token", "apikey", "api-key", "api_key", "credential",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "api-key",
+    "api_key",
+    "credential",
 ];
 const CONCEALED: &str = "***";
 
@@ -44,7 +52,10 @@ fn address(word: &str) -> String {
     };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    match authority.rsplit_once('@').and_then(|(user, host)| Some((user.split_once(':')?.0, host))) {
+    match authority
+        .rsplit_once('@')
+        .and_then(|(user, host)| Some((user.split_once(':')?.0, host)))
+    {
         Some((user, host)) => format!("{scheme}://{user}:{CONCEALED}@{host}{path}"),
         None => word.to_owned(),
     }
@@ -58,10 +69,16 @@ mod tests {
     fn what_looks_like_a_secret_is_not_told() {
         for (arguments, told) in [
             ("pg_dump -Fc shop", "pg_dump -Fc shop"),
-            ("mysqldump --password=hunter2 shop", "mysqldump --password=*** shop"),
+            (
+                "mysqldump --password=hunter2 shop",
+                "mysqldump --password=*** shop",
+            ),
             ("curl --token abc x", "curl --token *** x"),
             ("env PGPASSWORD=x psql", "env PGPASSWORD=*** psql"),
-            ("psql postgres://me:pw@db/shop?x=1", "psql postgres://me:***@db/shop?x=1"),
+            (
+                "psql postgres://me:pw@db/shop?x=1",
+                "psql postgres://me:***@db/shop?x=1",
+            ),
             ("psql postgres://me@db/shop", "psql postgres://me@db/shop"),
             ("x --out=/etc/secrets", "x --out=/etc/secrets"),
             ("", ""),

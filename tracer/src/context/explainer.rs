@@ -79,7 +79,11 @@ impl Explainer {
         };
         let past = Arc::new(Mutex::new(Past::default()));
         if let Some(folder) = state {
-            remember(&folder.join(history::FILE), history.clone(), Arc::clone(&past))?;
+            remember(
+                &folder.join(history::FILE),
+                history.clone(),
+                Arc::clone(&past),
+            )?;
         }
         let (asks, asked) = mpsc::channel();
         let watch = Watch::new(Path::new("/"), asked, history.clone());
@@ -137,7 +141,9 @@ impl Explainer {
             return None;
         }
         let (reply, answer) = mpsc::sync_channel(1);
-        self.asks.send(Ask::Explain(Box::new(incident.clone()), reply)).ok()?;
+        self.asks
+            .send(Ask::Explain(Box::new(incident.clone()), reply))
+            .ok()?;
         answer.recv_timeout(left).ok()
     }
 
@@ -205,7 +211,11 @@ impl Explainer {
             return;
         }
         let subject = seen.process.as_ref().map_or_else(
-            || seen.listener.as_ref().and_then(crate::observation::Listener::place),
+            || {
+                seen.listener
+                    .as_ref()
+                    .and_then(crate::observation::Listener::place)
+            },
             |process| Some(Process::from(process).subject()),
         );
         let mut key = (subject.unwrap_or_default(), seen.reason.as_str().to_owned());
@@ -239,7 +249,8 @@ impl Explainer {
                 until: now,
             });
         }
-        self.standing.retain(|id, _| firing.iter().any(|one| one.id == *id));
+        self.standing
+            .retain(|id, _| firing.iter().any(|one| one.id == *id));
         let mut standing = Vec::new();
         for record in firing {
             let failures = record.reasons.iter().map(|reason| reason.count).sum();
@@ -259,7 +270,11 @@ impl Explainer {
                     failures.saturating_sub(before)
                 },
                 pid: record.victim.process.as_ref().map(|process| process.pid),
-                listeners: record.listeners.iter().filter_map(|one| one.inode).collect(),
+                listeners: record
+                    .listeners
+                    .iter()
+                    .filter_map(|one| one.inode)
+                    .collect(),
             });
         }
         if !standing.is_empty() {
@@ -347,7 +362,10 @@ fn read(file: &Path) -> Result<Past> {
     let reader = Reader::open(file)?;
     let mut past = Past::default();
     for incident in reader.incidents(&Wanted::default())? {
-        let reason = incident.reason().map_or("", |code| code.as_str()).to_owned();
+        let reason = incident
+            .reason()
+            .map_or("", |code| code.as_str())
+            .to_owned();
         let key = (incident.subject(), reason);
         past.onsets.entry(key).or_default().push(incident.started);
     }

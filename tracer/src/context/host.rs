@@ -55,7 +55,9 @@ pub(super) fn process(root: &Path, pid: u32) -> Option<Looked> {
         start_ticks,
         used: Used {
             ticks,
-            bytes: fs::read_to_string(folder.join("io")).ok().and_then(|io| parse_io(&io)),
+            bytes: fs::read_to_string(folder.join("io"))
+                .ok()
+                .and_then(|io| parse_io(&io)),
             fds: fds(&folder),
         },
     })
@@ -135,7 +137,10 @@ pub(super) fn pressure(folder: &Path, suffix: &str) -> Result<Levels, String> {
     Ok(Levels {
         cpu: some(&cpu),
         io: some(&io),
-        io_full: io.as_ref().ok().and_then(|text| parse_pressure(text, "full")),
+        io_full: io
+            .as_ref()
+            .ok()
+            .and_then(|text| parse_pressure(text, "full")),
         memory: some(&memory),
     })
 }
@@ -144,7 +149,9 @@ pub(super) fn pressure(folder: &Path, suffix: &str) -> Result<Levels, String> {
 fn parse_pressure(text: &str, kind: &str) -> Option<Level> {
     let line = text.lines().find_map(|line| line.strip_prefix(kind))?;
     let value = |name: &str| -> Option<f64> {
-        let word = line.split_whitespace().find_map(|word| word.strip_prefix(name))?;
+        let word = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name))?;
         word.parse().ok().filter(|value: &f64| value.is_finite())
     };
     Some(Level {
@@ -185,7 +192,9 @@ pub(super) fn files(root: &Path, read: Timestamp) -> Option<Files> {
 pub(super) fn limits(root: &Path, pid: u32) -> Option<(Option<u64>, Option<u64>)> {
     let path = root.join("proc").join(pid.to_string()).join("limits");
     let text = fs::read_to_string(path).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
     let mut words = line.split_whitespace().map(|word| word.parse().ok());
     Some((words.next()?, words.next()?))
 }
@@ -206,11 +215,24 @@ mod tests {
         }
         assert_eq!(parse_stat(b"1 (x) S"), None);
         assert_eq!(parse_stat(b")("), None);
-        let io = "rchar: 9\nwchar: 8\nread_bytes: 4096\nwrite_bytes: 100\ncancelled_write_bytes: 7\n";
+        let io =
+            "rchar: 9\nwchar: 8\nread_bytes: 4096\nwrite_bytes: 100\ncancelled_write_bytes: 7\n";
         assert_eq!(parse_io(io), Some(4196));
         let text = "some avg10=81.17 avg60=0.34 avg300=0.42 total=4\nfull avg10=1.00 avg60=2.00 avg300=0 total=3\n";
-        assert_eq!(parse_pressure(text, "some"), Some(Level { avg10: 81.17, avg60: 0.34 }));
-        assert_eq!(parse_pressure(text, "full"), Some(Level { avg10: 1.0, avg60: 2.0 }));
+        assert_eq!(
+            parse_pressure(text, "some"),
+            Some(Level {
+                avg10: 81.17,
+                avg60: 0.34
+            })
+        );
+        assert_eq!(
+            parse_pressure(text, "full"),
+            Some(Level {
+                avg10: 1.0,
+                avg60: 2.0
+            })
+        );
         assert_eq!(parse_pressure("", "some"), None);
     }
 
@@ -228,7 +250,10 @@ mod tests {
         assert!(files.used > 0 && files.used < files.limit);
         // The truth comes from another system call.
         let own_limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        assert_eq!(limits(root, own.pid), Some((own_limit.current, own_limit.maximum)));
+        assert_eq!(
+            limits(root, own.pid),
+            Some((own_limit.current, own_limit.maximum))
+        );
         assert!(exe(root, own.pid).is_some());
         assert_eq!(process(root, u32::MAX), None);
     }
@@ -241,9 +266,15 @@ mod tests {
         // It names what is not there: an id.
         std::os::unix::fs::symlink("4f5c", units.join("invocation:backup.timer")).unwrap();
         let clock = |unit, parent| clock(root.path(), unit, parent);
-        assert_eq!(clock(Some("backup.service"), Some("systemd")).as_deref(), Some("backup.timer"));
+        assert_eq!(
+            clock(Some("backup.service"), Some("systemd")).as_deref(),
+            Some("backup.timer")
+        );
         assert_eq!(clock(Some("web.service"), Some("systemd")), None);
-        assert_eq!(clock(Some("cron.service"), Some("sh")).as_deref(), Some("cron"));
+        assert_eq!(
+            clock(Some("cron.service"), Some("sh")).as_deref(),
+            Some("cron")
+        );
         assert_eq!(clock(None, Some("crond")).as_deref(), Some("crond"));
         assert_eq!(clock(None, None), None);
     }
@@ -253,7 +284,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let why = pressure(root.path(), "").unwrap_err();
         assert!(why.contains("cpu"), "{why}");
-        fs::write(root.path().join("io"), "some avg10=5.00 avg60=1.00 avg300=0 total=1\n").unwrap();
+        fs::write(
+            root.path().join("io"),
+            "some avg10=5.00 avg60=1.00 avg300=0 total=1\n",
+        )
+        .unwrap();
         let levels = pressure(root.path(), "").unwrap();
         assert_eq!(levels.io.unwrap().avg10, 5.0);
         assert_eq!(levels.cpu, None);

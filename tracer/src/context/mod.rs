@@ -16,6 +16,6 @@ mod watch;
 
 pub use explainer::Explainer;
 pub use types::{
-    Busy, Cause, Explanation, Files, Healthy, Held, Level, Levels, Memory, Peer, Pressures, Reading,
-    Started, Strength, User, VictimState,
+    Busy, Cause, Explanation, Files, Healthy, Held, Level, Levels, Memory, Peer, Pressures,
+    Reading, Started, Strength, User, VictimState,
 };

@@ -84,7 +84,10 @@ impl Table {
     /// the history.
     pub(super) fn long(&mut self, now: Timestamp, complete: impl Fn(&mut Started)) -> Vec<Run> {
         while let Some(first) = self.ended.front()
-            && first.program.ended.is_some_and(|ended| now.duration_since(ended) > KEPT)
+            && first
+                .program
+                .ended
+                .is_some_and(|ended| now.duration_since(ended) > KEPT)
         {
             self.ended.pop_front();
         }
@@ -227,7 +230,11 @@ mod tests {
         let run = table.ended(1, wall(90_000)).unwrap();
         assert_eq!(run.ended, Some(wall(90_000)));
         assert_eq!(run.unit.as_deref(), Some("backup.service"));
-        assert_eq!(table.ended(3, wall(90_000)), None, "when it began was not seen");
+        assert_eq!(
+            table.ended(3, wall(90_000)),
+            None,
+            "when it began was not seen"
+        );
     }
 
     #[test]

@@ -457,8 +457,13 @@ pub(crate) mod tests {
         let text = serde_json::to_string(&sample()).unwrap();
         let read: Explanation = serde_json::from_str(&text).unwrap();
         assert_eq!(read, sample());
-        assert_eq!(serde_json::from_str::<Started>(
-            r#"{"pid": 1, "comm": "x", "started": "2026-11-24T03:12:00Z"}"#
-        ).unwrap().ended, None);
+        assert_eq!(
+            serde_json::from_str::<Started>(
+                r#"{"pid": 1, "comm": "x", "started": "2026-11-24T03:12:00Z"}"#
+            )
+            .unwrap()
+            .ended,
+            None
+        );
     }
 }

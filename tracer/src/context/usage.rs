@@ -58,7 +58,10 @@ impl Usage {
                 before: point,
                 fds: VecDeque::new(),
             });
-            let is_due = track.hour.back().is_none_or(|last| steady.saturating_sub(last.at) >= APART);
+            let is_due = track
+                .hour
+                .back()
+                .is_none_or(|last| steady.saturating_sub(last.at) >= APART);
             if is_due {
                 track.hour.push_back(point);
                 if let Some(count) = one.used.fds {
@@ -121,15 +124,20 @@ impl Usage {
                 now,
                 usual,
             };
-            if let Some(now) = rate(since.bytes, point.bytes, time.as_secs_f64()).filter(|now| *now > 0.0) {
-                let usual = usual.and_then(|(first, last, time)| rate(first.bytes, last.bytes, time));
+            if let Some(now) =
+                rate(since.bytes, point.bytes, time.as_secs_f64()).filter(|now| *now > 0.0)
+            {
+                let usual =
+                    usual.and_then(|(first, last, time)| rate(first.bytes, last.bytes, time));
                 disk.push(user(now, usual));
             }
             let percent = 100.0 * tick.as_secs_f64();
             if let Some(now) = rate(Some(since.ticks), Some(point.ticks), time.as_secs_f64())
                 && now > 0.0
             {
-                let usual = usual.and_then(|(first, last, time)| rate(Some(first.ticks), Some(last.ticks), time));
+                let usual = usual.and_then(|(first, last, time)| {
+                    rate(Some(first.ticks), Some(last.ticks), time)
+                });
                 cpu.push(user(now * percent, usual.map(|usual| usual * percent)));
             }
         }
@@ -203,7 +211,12 @@ mod tests {
             looked(3, 60, 6_000_000, 3),
         ];
         let busy = usage
-            .busiest(&all, wall(61 * 60_000 - 30_000), minute * 60 + minute / 2, tick)
+            .busiest(
+                &all,
+                wall(61 * 60_000 - 30_000),
+                minute * 60 + minute / 2,
+                tick,
+            )
             .unwrap();
         assert_eq!(busy.over_s, 30.0);
         assert_eq!(busy.disk.len(), 2, "who used nothing is not told");

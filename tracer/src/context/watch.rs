@@ -83,7 +83,9 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(root: &Path, asked: Receiver<Ask>, history: Option<Arc<History>>) -> Self {
-        let ticks = u32::try_from(clock_ticks_per_second()).unwrap_or(100).max(1);
+        let ticks = u32::try_from(clock_ticks_per_second())
+            .unwrap_or(100)
+            .max(1);
         Self {
             root: root.to_owned(),
             asked,
@@ -107,7 +109,10 @@ impl Watch {
                 self.second();
                 due = Instant::now() + SECOND;
             }
-            match self.asked.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            match self
+                .asked
+                .recv_timeout(due.saturating_duration_since(Instant::now()))
+            {
                 Ok(Ask::Programs(programs)) => self.begin(programs),
                 Ok(Ask::Explain(incident, reply)) => {
                     // Whoever asked may have stopped waiting.
@@ -125,8 +130,10 @@ impl Watch {
         self.programs = Some(programs);
         let clock = Clock::now();
         let looked = host::processes(&self.root, PROCESSES);
-        let names: HashMap<u32, String> =
-            looked.iter().map(|one| (one.pid, one.comm.clone())).collect();
+        let names: HashMap<u32, String> = looked
+            .iter()
+            .map(|one| (one.pid, one.comm.clone()))
+            .collect();
         for one in looked {
             let Some(started) = self.started(&one, &clock) else {
                 continue;
@@ -201,30 +208,39 @@ impl Watch {
         let clock = Clock::now();
         let table = &mut self.table;
         let history = self.history.as_ref();
-        programs.drain(|Program { id, boottime_ns, began }| {
-            let at = clock.wall_of_boottime(boottime_ns);
-            match began {
-                Some(began) => table.began(
-                    Started {
-                        pid: id.pid,
-                        comm: text::json(&began.comm),
-                        started: at,
-                        ended: None,
-                        exe: None,
-                        argv: began.arguments.as_deref().map(|all| conceal(&text::json(all))),
-                        unit: None,
-                        parent: began.parent.as_deref().map(text::json),
-                        clock: None,
-                    },
-                    true,
-                ),
-                None => {
-                    if let (Some(run), Some(history)) = (table.ended(id.pid, at), history) {
-                        history.run(run);
+        programs.drain(
+            |Program {
+                 id,
+                 boottime_ns,
+                 began,
+             }| {
+                let at = clock.wall_of_boottime(boottime_ns);
+                match began {
+                    Some(began) => table.began(
+                        Started {
+                            pid: id.pid,
+                            comm: text::json(&began.comm),
+                            started: at,
+                            ended: None,
+                            exe: None,
+                            argv: began
+                                .arguments
+                                .as_deref()
+                                .map(|all| conceal(&text::json(all))),
+                            unit: None,
+                            parent: began.parent.as_deref().map(text::json),
+                            clock: None,
+                        },
+                        true,
+                    ),
+                    None => {
+                        if let (Some(run), Some(history)) = (table.ended(id.pid, at), history) {
+                            history.run(run);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     }
 
     fn explain(&mut self, incident: &Incident) -> Explanation {
@@ -259,11 +275,16 @@ impl Watch {
         let mut take = |levels: Result<_, String>| levels.map_err(|why| unavailable.push(why)).ok();
         let host = take(host::pressure(&self.root.join("proc/pressure"), ""));
         let pid = incident.victim.process.as_ref().map(|process| process.pid);
-        let cgroup = pid.and_then(|pid| host::unit(&self.root, pid)).and_then(|(_, path)| {
-            let path = text::json(&path);
-            let folder = self.root.join("sys/fs/cgroup").join(path.trim_start_matches('/'));
-            take(host::pressure(&folder, ".pressure"))
-        });
+        let cgroup = pid
+            .and_then(|pid| host::unit(&self.root, pid))
+            .and_then(|(_, path)| {
+                let path = text::json(&path);
+                let folder = self
+                    .root
+                    .join("sys/fs/cgroup")
+                    .join(path.trim_start_matches('/'));
+                take(host::pressure(&folder, ".pressure"))
+            });
         Pressures {
             read,
             host,
@@ -301,7 +322,9 @@ impl Watch {
         let open = self.poller.established(listener.netns?, port)?;
         let read = Timestamp::now();
         let since = Duration::try_from(read.duration_since(incident.started)).unwrap_or_default();
-        let carried = open.iter().filter(|one| one.quiet.is_some_and(|quiet| quiet <= since));
+        let carried = open
+            .iter()
+            .filter(|one| one.quiet.is_some_and(|quiet| quiet <= since));
         let carried = carried.count() as u64;
         let mut peers: HashMap<String, u64> = HashMap::new();
         for one in &open {
@@ -328,13 +351,19 @@ impl Watch {
         };
         let levels = host::pressure(&self.root.join("proc/pressure"), "").unwrap_or_default();
         let poll = self.poller.poll();
-        let listeners = || poll.namespaces.iter().flat_map(|namespace| &namespace.listeners);
+        let listeners = || {
+            poll.namespaces
+                .iter()
+                .flat_map(|namespace| &namespace.listeners)
+        };
         for one in standing {
             let own = listeners().filter(|listener| one.listeners.contains(&listener.inode));
             // Of several, the fullest tells.
             let fullest = own.max_by_key(|listener| listener.depth);
             let limits = one.pid.and_then(|pid| host::limits(&self.root, pid));
-            let folder = one.pid.map(|pid| self.root.join("proc").join(pid.to_string()));
+            let folder = one
+                .pid
+                .map(|pid| self.root.join("proc").join(pid.to_string()));
             let level = |level: Option<super::Level>| level.map(|level| level.avg10);
             let sample = Sample {
                 time: Timestamp::now(),

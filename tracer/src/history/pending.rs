@@ -146,7 +146,10 @@ impl Pending {
     }
 
     fn into_items(self) -> impl Iterator<Item = Item> {
-        let incidents = self.incidents.into_iter().map(|(_, one)| Item::Incident(one));
+        let incidents = self
+            .incidents
+            .into_iter()
+            .map(|(_, one)| Item::Incident(one));
         let contexts = self.contexts.into_iter().map(|(_, one)| Item::Context(one));
         incidents
             .chain(contexts)

@@ -45,7 +45,10 @@ pub(super) fn prune(file: &mut Connection, caps: &Caps, now: Timestamp) -> Resul
     step.execute("DELETE FROM minute WHERE time < ?1", [old])?;
     step.execute("DELETE FROM pressure WHERE time < ?1", [old])?;
     step.execute("DELETE FROM run WHERE started < ?1", [old])?;
-    step.execute("DELETE FROM watch WHERE until < ?1", [before(caps.incidents)])?;
+    step.execute(
+        "DELETE FROM watch WHERE until < ?1",
+        [before(caps.incidents)],
+    )?;
     step.execute("DELETE FROM sample WHERE time < ?1", [old])?;
     step.execute(
         "DELETE FROM incident WHERE started < ?1",

@@ -55,21 +55,26 @@ impl Reader {
         let shown = path.display();
         // What is wrong with a path is said better by the system than by SQLite.
         fs::File::open(path).with_context(|| {
-            format!("cannot read the history {shown}; the daemon makes it, --state says where it is")
+            format!(
+                "cannot read the history {shown}; the daemon makes it, --state says where it is"
+            )
         })?;
         let (file, copy) = match open(path) {
             Ok(file) => (file, None),
             // Without the right to write there, a file with a journal cannot be read in place.
             Err(error) if is_refused(&error) => {
-                let copy = copy(path).with_context(|| format!("cannot copy the history {shown}"))?;
+                let copy =
+                    copy(path).with_context(|| format!("cannot copy the history {shown}"))?;
                 let file = path.file_name().map(|name| copy.0.join(name));
                 let file = file.with_context(|| format!("{shown} is no file"))?;
-                let file = open(&file).with_context(|| format!("cannot read the history {shown}"))?;
+                let file =
+                    open(&file).with_context(|| format!("cannot read the history {shown}"))?;
                 (file, Some(copy))
             }
             Err(error) => return Err(error.context(format!("cannot read the history {shown}"))),
         };
-        let version = version_of(&file).with_context(|| format!("cannot read the history {shown}"))?;
+        let version =
+            version_of(&file).with_context(|| format!("cannot read the history {shown}"))?;
         if version != schema::version() {
             bail!(
                 "cannot read the history {shown}: it is of version {version}, this turnaway reads {}: \

@@ -212,7 +212,11 @@ fn forget_aside(path: &Path) {
 /// A time as the file has it.
 pub(super) fn nanoseconds(time: Timestamp) -> i64 {
     // Beyond the years 1677 and 2262 there is nothing to tell apart.
-    let end = if time.as_nanosecond() < 0 { i64::MIN } else { i64::MAX };
+    let end = if time.as_nanosecond() < 0 {
+        i64::MIN
+    } else {
+        i64::MAX
+    };
     i64::try_from(time.as_nanosecond()).unwrap_or(end)
 }
 

@@ -241,8 +241,11 @@ fn a_damaged_file_is_set_aside_whole_and_a_new_one_begun() {
 fn what_is_no_history_is_set_aside() {
     let folder = folder();
     let path = file(&folder);
-    fs::write(&path, "some text, longer than the header of a file that is SQLite's".repeat(99))
-        .unwrap();
+    fs::write(
+        &path,
+        "some text, longer than the header of a file that is SQLite's".repeat(99),
+    )
+    .unwrap();
     assert!(Store::open(&path, wall(0)).unwrap().aside.is_some());
     drop(fs::remove_file(&path));
     let foreign = Connection::open(&path).unwrap();
@@ -293,9 +296,15 @@ fn a_newer_file_is_left_alone() {
 #[test]
 fn a_step_to_a_new_version_is_taken_wholly_or_not_at_all() {
     let mut file = Connection::open_in_memory().unwrap();
-    let steps = ["CREATE TABLE a (x)", "ALTER TABLE a ADD y; INSERT INTO a VALUES (1, 2)"];
+    let steps = [
+        "CREATE TABLE a (x)",
+        "ALTER TABLE a ADD y; INSERT INTO a VALUES (1, 2)",
+    ];
     schema::migrate(&mut file, &steps[..1]).unwrap();
-    let broken = [steps[0], "ALTER TABLE a ADD y; INSERT INTO nothing VALUES (1)"];
+    let broken = [
+        steps[0],
+        "ALTER TABLE a ADD y; INSERT INTO nothing VALUES (1)",
+    ];
     schema::migrate(&mut file, &broken).unwrap_err();
     assert_eq!(schema::version_of(&file).unwrap(), 1);
     schema::migrate(&mut file, &steps).unwrap();

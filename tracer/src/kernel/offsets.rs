@@ -88,14 +88,67 @@ pub fn syscall_layout(btf: &Btf) -> SyscallLayout {
         accept4: syscall_number(libc::SYS_accept4),
         connect: syscall_number(libc::SYS_connect),
         io_uring_enter: syscall_number(libc::SYS_io_uring_enter),
-        fcntl: syscall_number(libc::SYS_fcntl),
         recvmsg: syscall_number(libc::SYS_recvmsg),
         #[cfg(target_arch = "x86_64")]
         inotify_init: syscall_number(libc::SYS_inotify_init),
         #[cfg(not(target_arch = "x86_64"))]
         inotify_init: ABSENT,
         inotify_init1: syscall_number(libc::SYS_inotify_init1),
+        padding: 0,
+        watched: set(WATCHED),
     }
+}
+
+/// [`SyscallLayout::watched`].
+const WATCHED: &[libc::c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_creat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_create,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_eventfd,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_signalfd,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_inotify_init,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_connect,
+    libc::SYS_dup,
+    libc::SYS_epoll_create1,
+    libc::SYS_eventfd2,
+    libc::SYS_fanotify_init,
+    libc::SYS_inotify_init1,
+    libc::SYS_io_uring_setup,
+    libc::SYS_memfd_create,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_perf_event_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_open,
+    libc::SYS_recvmsg,
+    libc::SYS_signalfd4,
+    libc::SYS_socket,
+    libc::SYS_timerfd_create,
+    libc::SYS_userfaultfd,
+];
+
+/// A bit for each number.
+fn set(numbers: &[libc::c_long]) -> [u64; SyscallLayout::WORDS] {
+    let mut words = [0; SyscallLayout::WORDS];
+    for number in numbers
+        .iter()
+        .filter_map(|number| usize::try_from(*number).ok())
+    {
+        if let Some(word) = words.get_mut(number / 64) {
+            *word |= 1 << (number % 64);
+        }
+    }
+    words
 }
 
 fn syscall_number(number: libc::c_long) -> u32 {

@@ -25,10 +25,8 @@ pub struct Features {
     pub counters: Option<Result<Counters, String>>,
     /// The kernel has kprobes.
     pub kprobes: bool,
-    /// Where tracefs is mounted, or why it could not be had.
+    /// Where tracefs is mounted, if it was needed; or why it could not be had.
     pub tracefs: Option<Result<PathBuf, String>>,
-    /// Which of [`SYSCALL_EXITS`] tracefs has.
-    pub syscall_exits: Vec<&'static str>,
 }
 
 /// Functions that hooks may sit at.
@@ -61,42 +59,8 @@ pub const TRACEPOINTS: &[&str] = &[
     "io_uring_complete",
     "sched_process_exec",
     "sched_process_exit",
+    "sys_exit",
 ];
-
-/// Tracepoints of system calls that hooks may sit at: not more than are needed, since the kernel takes
-/// tens of milliseconds to remove each.
-pub const SYSCALL_EXITS: &[&str] = &[
-    "sys_exit_accept",
-    "sys_exit_accept4",
-    "sys_exit_connect",
-    "sys_exit_open",
-    "sys_exit_openat",
-    "sys_exit_openat2",
-    "sys_exit_socket",
-    "sys_exit_socketpair",
-    "sys_exit_pipe",
-    "sys_exit_pipe2",
-    "sys_exit_dup",
-    "sys_exit_fcntl",
-    "sys_exit_epoll_create",
-    "sys_exit_epoll_create1",
-    "sys_exit_eventfd2",
-    "sys_exit_timerfd_create",
-    "sys_exit_signalfd4",
-    "sys_exit_inotify_init1",
-    "sys_exit_memfd_create",
-    "sys_exit_io_uring_setup",
-    "sys_exit_pidfd_open",
-    "sys_enter_recvmsg",
-    "sys_exit_recvmsg",
-];
-/// Those of accept.
-const ACCEPT_EXITS: &[&str] = &["sys_exit_accept", "sys_exit_accept4"];
-/// That of connect.
-const CONNECT_EXITS: &[&str] = &["sys_exit_connect"];
-/// Those that tell how much room recvmsg has, and what it lost.
-const RECVMSG_ENTER: &str = "sys_enter_recvmsg";
-const RECVMSG_EXIT: &str = "sys_exit_recvmsg";
 
 /// What a hook watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,7 +144,7 @@ impl HookName {
             Self::IoUringDescriptors => {
                 "descriptors that io_uring cannot open for the programs that use it"
             }
-            Self::Programs => "which programs began before an incident"
+            Self::Programs => "which programs began before an incident",
         }
     }
 
@@ -294,8 +258,6 @@ pub enum Target {
     Kprobe(&'static str),
     /// Return of a kernel function.
     Kretprobe(&'static str),
-    /// A tracepoint of tracefs: category and name.
-    Tracepoint(&'static str, &'static str),
     /// A tracepoint, through BTF.
     BtfTracepoint(&'static str),
     /// No program: listening sockets are asked for once a second.
@@ -309,12 +271,14 @@ impl std::fmt::Display for Target {
             Self::Fexit(function) => write!(f, "fexit/{function}"),
             Self::Kprobe(function) => write!(f, "kprobe/{function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe/{function}"),
-            Self::Tracepoint(category, name) => write!(f, "tracepoint/{category}/{name}"),
             Self::BtfTracepoint(name) => write!(f, "tp_btf/{name}"),
             Self::SockDiag => write!(f, "sock_diag"),
         }
     }
 }
+
+/// The exits of all system calls.
+pub const SYSCALL_EXITS: Target = Target::BtfTracepoint("sys_exit");
 
 /// One way to put a hook in place: all of its attachments or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -421,9 +385,7 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             sys_accept4(features)?;
             Ok(one("accept_kretprobe", Target::Kretprobe("__sys_accept4")))
         }
-        (HookName::Accept, Tier::Tracepoint) => {
-            syscall_exits(features, ACCEPT_EXITS, "accept_tracepoint")
-        }
+        (HookName::Accept, Tier::Tracepoint) => syscall_exits(features),
         (HookName::IoUringAccept, Tier::Trampoline) => Ok(match uring_function(features)? {
             UringFunction::Request => one("uring_fexit", Target::Fexit("io_accept")),
             UringFunction::Issue => issue_trampolines(),
@@ -452,9 +414,7 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             sys_connect(features)?;
             Ok(one("connect_kretprobe", Target::Kretprobe("__sys_connect")))
         }
-        (HookName::Connect, Tier::Tracepoint) => {
-            syscall_exits(features, CONNECT_EXITS, "connect_tracepoint")
-        }
+        (HookName::Connect, Tier::Tracepoint) => syscall_exits(features),
         (HookName::ConnectAsync, Tier::Tracepoint) => {
             // The end first, as in [`pair`].
             let mut attachments = socket_states(features, "connect_by_packet")?;
@@ -493,7 +453,7 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             Err("no tracepoint says that a connect waits".to_owned())
         }
         (HookName::Descriptors, Tier::Trampoline | Tier::Kprobe) => descriptors(features, tier),
-        (HookName::Descriptors, Tier::Tracepoint) => descriptor_exits(features),
+        (HookName::Descriptors, Tier::Tracepoint) => syscall_exits(features),
         (HookName::IoUringDescriptors, Tier::Trampoline | Tier::Kprobe) => {
             uring_descriptors(features, tier)
         }
@@ -536,29 +496,6 @@ fn descriptors(features: &Features, tier: Tier) -> Result<Vec<Attachment>, Strin
 pub fn sees_inotify(features: &Features) -> bool {
     let found = features.functions.get("do_inotify_init");
     expect("do_inotify_init", found, &["int"]).is_ok()
-}
-
-fn descriptor_exits(features: &Features) -> Result<Vec<Attachment>, String> {
-    let wanted: Vec<&str> = SYSCALL_EXITS
-        .iter()
-        .copied()
-        .filter(|name| !CONNECT_EXITS.contains(name))
-        .filter(|name| ![RECVMSG_ENTER, RECVMSG_EXIT].contains(name))
-        .collect();
-    let mut attachments = syscall_exits(features, &wanted, "descriptors_tracepoint")?;
-    if [RECVMSG_ENTER, RECVMSG_EXIT]
-        .iter()
-        .all(|name| features.syscall_exits.contains(name))
-    {
-        // The end first, as in [`pair`].
-        attachments.extend(syscall_exits(features, &[RECVMSG_EXIT], "recvmsg_left")?);
-        attachments.extend(syscall_exits(
-            features,
-            &[RECVMSG_ENTER],
-            "recvmsg_entered",
-        )?);
-    }
-    Ok(attachments)
 }
 
 /// io_uring's operations that give a descriptor, and the programs at their exits.
@@ -663,7 +600,7 @@ fn listen_queue(features: &Features, tier: Tier) -> Result<Vec<Attachment>, Stri
 
 fn accepted(features: &Features, tier: Tier) -> Result<Vec<Attachment>, String> {
     if tier == Tier::Tracepoint {
-        return syscall_exits(features, ACCEPT_EXITS, "accepted_tracepoint");
+        return syscall_exits(features);
     }
     let found = |name: &str| features.functions.get(name);
     let tcp = found("inet_csk_accept").ok_or_else(|| absent("inet_csk_accept"))?;
@@ -835,32 +772,14 @@ fn sys_connect(features: &Features) -> Result<(), String> {
     )
 }
 
-fn syscall_exits(
-    features: &Features,
-    wanted: &[&str],
-    program: &'static str,
-) -> Result<Vec<Attachment>, String> {
-    match &features.tracefs {
-        Some(Ok(_)) => {}
-        Some(Err(why)) => return Err(why.clone()),
-        None => return Err("tracefs was not looked for".to_owned()),
-    }
-    let found: Vec<&'static str> = features
-        .syscall_exits
-        .iter()
-        .copied()
-        .filter(|name| wanted.contains(name))
-        .collect();
-    if found.is_empty() {
-        return Err("tracefs has no syscall tracepoints (CONFIG_FTRACE_SYSCALLS)".to_owned());
-    }
-    Ok(found
-        .into_iter()
-        .map(|name| Attachment {
-            program,
-            target: Target::Tracepoint("syscalls", name),
-        })
-        .collect())
+/// One program sees them all, for whichever hooks.
+fn syscall_exits(features: &Features) -> Result<Vec<Attachment>, String> {
+    expect(
+        "the tracepoint sys_exit",
+        features.tracepoints.get("sys_exit"),
+        &["struct pt_regs *", "long int"],
+    )
+    .map(|()| one("syscall_exit", SYSCALL_EXITS))
 }
 
 enum UringFunction {
@@ -1024,12 +943,12 @@ mod tests {
                     ],
                 ),
                 ("inet_sock_set_state", &["struct sock *", "int", "int"]),
+                ("sys_exit", &["struct pt_regs *", "long int"]),
             ]),
             io_accept_has_slots: true,
             counters: Some(Ok(Counters::NONE)),
             kprobes: true,
             tracefs: Some(Ok("/sys/kernel/tracing".into())),
-            syscall_exits: SYSCALL_EXITS.to_vec(),
         }
     }
 
@@ -1222,13 +1141,15 @@ mod tests {
                 &Target::Fexit("do_inotify_init")
             ]
         );
-        let exits = &all.ways[2].attachments;
-        for name in ["sys_exit_openat", "sys_exit_accept4", "sys_exit_recvmsg"] {
-            let target = Target::Tracepoint("syscalls", name);
-            assert!(exits.iter().any(|one| one.target == target), "{name}");
+        let exits = [Attachment {
+            program: "syscall_exit",
+            target: SYSCALL_EXITS,
+        }];
+        assert_eq!(all.ways[2].attachments, exits);
+        // Accept and connect are seen there too, by the same program.
+        for name in [HookName::Accept, HookName::Accepted, HookName::Connect] {
+            assert_eq!(hook(&recent(), name).ways[2].attachments, exits);
         }
-        let target = Target::Tracepoint("syscalls", "sys_exit_connect");
-        assert!(exits.iter().all(|one| one.target != target));
 
         // inotify's own limit is left out where it has no function of its own.
         let mut features = recent();
@@ -1245,21 +1166,6 @@ mod tests {
         let none = hook(&features, HookName::Descriptors);
         assert_eq!(tiers(&none), [Tier::Tracepoint]);
         assert!(none.refused[0].1.contains("alloc_fd"), "{none:?}");
-    }
-
-    #[test]
-    fn recvmsg_is_left_out_where_its_beginning_is_not_seen() {
-        let mut features = recent();
-        features
-            .syscall_exits
-            .retain(|name| *name != "sys_enter_recvmsg");
-        let some = hook(&features, HookName::Descriptors);
-        assert!(
-            some.ways[2]
-                .attachments
-                .iter()
-                .all(|one| one.program == "descriptors_tracepoint")
-        );
     }
 
     #[test]

@@ -104,9 +104,17 @@ fn name(bytes: &[u8]) -> Vec<u8> {
 
 fn arguments(record: &ProgramRecord) -> Option<Vec<u8>> {
     let length = usize::try_from(record.arguments_len).ok()?;
-    let bytes = record.arguments.get(..length).filter(|bytes| !bytes.is_empty())?;
+    let bytes = record
+        .arguments
+        .get(..length)
+        .filter(|bytes| !bytes.is_empty())?;
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-    Some(bytes.iter().map(|byte| if *byte == 0 { b' ' } else { *byte }).collect())
+    Some(
+        bytes
+            .iter()
+            .map(|byte| if *byte == 0 { b' ' } else { *byte })
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -158,6 +166,9 @@ mod tests {
             arguments_len: 257,
             ..record
         };
-        assert_eq!(decode(bytes(&lying)).unwrap().began.unwrap().arguments, None);
+        assert_eq!(
+            decode(bytes(&lying)).unwrap().began.unwrap().arguments,
+            None
+        );
     }
 }

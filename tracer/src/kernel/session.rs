@@ -9,7 +9,7 @@ use aya::{
 };
 use turnaway_common::{
     ClosedListener, FailureCount, FailureKey, ListenerStats, Reason,
-    layout::{Counters, KernelFilter, Settings, lost},
+    layout::{Counters, KernelFilter, Settings, exits, lost},
 };
 
 use super::{
@@ -23,9 +23,6 @@ use crate::event::{Closed, Count, Failure, Listener, ProcessId, Tier};
 
 /// The kernel side, built by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURNAWAY_BPF_OBJECT"));
-
-/// So many tracepoints of system calls are removed quickly: the kernel waits for each.
-const QUICK: usize = 8;
 
 /// What to capture and how.
 #[derive(Clone, Debug)]
@@ -179,6 +176,9 @@ impl Session {
             ebpf.take_map(name)
                 .with_context(|| format!("the eBPF object has no map {name}"))
         };
+        Array::<_, u32>::try_from(map("EXITS")?)?
+            .set(0, wanted_exits(&hooks), 0)
+            .context("cannot say which system calls are looked at")?;
         Ok(Self {
             attached: Some(attached),
             hooks,
@@ -337,18 +337,8 @@ impl Session {
         })
     }
 
-    /// Removes every hook, unless the kernel would take long for that: such go with the session.
-    /// What was captured until now can still be read.
+    /// Removes every hook. What was captured until now can still be read.
     pub fn detach(&mut self) -> Result<()> {
-        let tracepoints = |target: &Target| matches!(target, Target::Tracepoint(..));
-        let is_slow = self
-            .hooks
-            .iter()
-            .filter_map(|hook| hook.attached.as_ref())
-            .any(|(_, targets)| targets.iter().filter(|one| tracepoints(one)).count() > QUICK);
-        if is_slow {
-            return Ok(());
-        }
         if let Some(attached) = self.attached.take() {
             self.missed = misses(&attached);
             drop(attached);
@@ -393,6 +383,24 @@ fn misses(attached: &Attached) -> Vec<(HookName, Missed)> {
         .iter()
         .map(|hook| (*hook, attached.missed(*hook)))
         .collect()
+}
+
+/// What the exits of system calls are looked at for: whichever hooks are placed there.
+fn wanted_exits(hooks: &[HookStatus]) -> u32 {
+    hooks
+        .iter()
+        .filter(|hook| {
+            let attached = hook.attached.as_ref();
+            attached.is_some_and(|(_, targets)| targets.contains(&plan::SYSCALL_EXITS))
+        })
+        .map(|hook| match hook.hook {
+            HookName::Accept => exits::ACCEPT,
+            HookName::Accepted => exits::ACCEPTED,
+            HookName::Connect => exits::CONNECT,
+            HookName::Descriptors => exits::DESCRIPTORS,
+            _ => 0,
+        })
+        .fold(0, |all, one| all | one)
 }
 
 /// What the programs are told of the plan.

@@ -361,7 +361,10 @@ fn every_field_is_documented() {
         "held_sockets" => format!("`sockets[].{field}`"),
         "held_file" => format!("`files[].{field}`"),
         _ if EXPLANATION.iter().any(|(name, _)| *name == definition) => {
-            let (_, pointer) = EXPLANATION.iter().find(|(name, _)| *name == definition).unwrap();
+            let (_, pointer) = EXPLANATION
+                .iter()
+                .find(|(name, _)| *name == definition)
+                .unwrap();
             let path = pointer.replace("/0", "[]").replace('/', ".");
             format!("`explanation{path}.{field}`")
         }

@@ -9,7 +9,8 @@ pub(super) fn within_arc(n: usize, k: usize, share: f64) -> f64 {
     if k < 2 || k > n || share >= 0.5 {
         return 1.0;
     }
-    let logarithm = choose(n, k) + count(k).ln() + (count(k) - 1.0) * share.max(f64::MIN_POSITIVE).ln();
+    let logarithm =
+        choose(n, k) + count(k).ln() + (count(k) - 1.0) * share.max(f64::MIN_POSITIVE).ln();
     logarithm.exp().min(1.0)
 }
 
@@ -19,7 +20,8 @@ pub(super) fn meet(n: usize, k: usize, each: f64) -> f64 {
     if k < 2 || k > n || each >= 1.0 {
         return 1.0;
     }
-    let logarithm = choose(n, k) + count(k).ln() + (count(k) - 1.0) * each.max(f64::MIN_POSITIVE).ln();
+    let logarithm =
+        choose(n, k) + count(k).ln() + (count(k) - 1.0) * each.max(f64::MIN_POSITIVE).ln();
     logarithm.exp().min(1.0)
 }
 
@@ -30,7 +32,10 @@ fn choose(n: usize, k: usize) -> f64 {
         .sum()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "there are at most some thousands")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "there are at most some thousands"
+)]
 pub(super) fn count(number: usize) -> f64 {
     number as f64
 }

@@ -76,7 +76,8 @@ pub fn precursors(
         .filter_map(|(program, runs)| precursor(program, &runs, onsets, all, watched, tried))
         .collect();
     found.sort_by(|one, other| {
-        let is_alone = |one: &Precursor| chance::count(one.before) / chance::count(one.before + one.without);
+        let is_alone =
+            |one: &Precursor| chance::count(one.before) / chance::count(one.before + one.without);
         other
             .before
             .cmp(&one.before)
@@ -109,9 +110,14 @@ fn precursor(
     let width = (lag_max - lag_min).max(FINEST);
     let first = runs.iter().map(|run| run.started).min()?;
     let last = runs.iter().map(|run| run.started).max()?;
-    let observed = observed(watched, first.min(onsets[0]), last.max(onsets[onsets.len() - 1]));
+    let observed = observed(
+        watched,
+        first.min(onsets[0]),
+        last.max(onsets[onsets.len() - 1]),
+    );
     // The lag of one incident says what the others' must be, give or take the width.
-    let each = chance::count(runs.len()) * 2.0 * width.as_secs_f64() / observed.as_secs_f64().max(1.0);
+    let each =
+        chance::count(runs.len()) * 2.0 * width.as_secs_f64() / observed.as_secs_f64().max(1.0);
     let chance = chance::meet(onsets.len(), before, each) * chance::count(tried);
     if chance > UNLIKELY {
         return None;

@@ -99,18 +99,22 @@ fn fit(
     let widest = COARSEST.min(period / 6);
     let around = Around::new(&places, rhythm);
     let narrowest = around.narrowest(widest);
-    let candidates = narrowest.iter().enumerate().skip(FEWEST).filter_map(|(k, arc)| {
-        let arc = (*arc)?;
-        let share = seconds(arc.width.max(FINEST)) / seconds(period);
-        // That all fit is what is looked for first.
-        let part = match n - k {
-            _ if n == FEWEST => 1.0,
-            0 => 0.5,
-            _ => 0.5 / chance::count(n - FEWEST),
-        };
-        let chance = chance::within_arc(n, k, share) / (weight * part);
-        Some((chance, arc))
-    });
+    let candidates = narrowest
+        .iter()
+        .enumerate()
+        .skip(FEWEST)
+        .filter_map(|(k, arc)| {
+            let arc = (*arc)?;
+            let share = seconds(arc.width.max(FINEST)) / seconds(period);
+            // That all fit is what is looked for first.
+            let part = match n - k {
+                _ if n == FEWEST => 1.0,
+                0 => 0.5,
+                _ => 0.5 / chance::count(n - FEWEST),
+            };
+            let chance = chance::within_arc(n, k, share) / (weight * part);
+            Some((chance, arc))
+        });
     let (chance, arc) = candidates
         .filter(|(chance, _)| *chance <= UNLIKELY)
         .min_by(|(one, _), (other, _)| one.total_cmp(other))?;
@@ -315,13 +319,21 @@ impl Found {
     fn days(&self, calls: &Calls, zone: &TimeZone) -> Option<Vec<Weekday>> {
         let weekday = |time: &Timestamp| zone.to_datetime(*time).weekday();
         let hit = |day: Weekday| self.hits.iter().filter(|time| weekday(time) == day).count();
-        let missed = |day: Weekday| calls.missed.iter().filter(|time| weekday(time) == day).count();
+        let missed = |day: Weekday| {
+            calls
+                .missed
+                .iter()
+                .filter(|time| weekday(time) == day)
+                .count()
+        };
         let all: Vec<Weekday> = (0..7)
             .filter_map(|day| Weekday::from_monday_zero_offset(day).ok())
             .collect();
-        let (on, off): (Vec<Weekday>, Vec<Weekday>) = all.into_iter().partition(|day| hit(*day) > 0);
+        let (on, off): (Vec<Weekday>, Vec<Weekday>) =
+            all.into_iter().partition(|day| hit(*day) > 0);
         // Days of which too little is known are no days on which it never comes.
-        let is_sure = on.iter().all(|day| hit(*day) >= 2) && off.iter().all(|day| missed(*day) >= 2);
+        let is_sure =
+            on.iter().all(|day| hit(*day) >= 2) && off.iter().all(|day| missed(*day) >= 2);
         (is_sure && !off.is_empty()).then_some(on)
     }
 

@@ -29,7 +29,9 @@ fn pattern(onsets: &[DateTime], now: DateTime, zone: &TimeZone) -> Pattern {
 
 /// Moments of a clock on the wall, so many seconds off.
 fn off(local: DateTime, seconds: i64) -> DateTime {
-    local.checked_add(SignedDuration::from_secs(seconds)).unwrap()
+    local
+        .checked_add(SignedDuration::from_secs(seconds))
+        .unwrap()
 }
 
 #[test]
@@ -112,11 +114,12 @@ fn what_follows_the_clock_of_the_world_is_told_apart() {
     let zone = berlin();
     let utc = TimeZone::UTC;
     let first = date(2026, 3, 22).at(2, 0, 0, 0);
-    let onsets: Vec<Timestamp> = (0..14)
-        .map(|day| at(first + day.days(), &utc))
-        .collect();
+    let onsets: Vec<Timestamp> = (0..14).map(|day| at(first + day.days(), &utc)).collect();
     let now = *onsets.last().unwrap() + SignedDuration::from_hours(1);
-    let found = recurrence(&onsets, &[], now, &zone).unwrap().pattern.unwrap();
+    let found = recurrence(&onsets, &[], now, &zone)
+        .unwrap()
+        .pattern
+        .unwrap();
     assert_eq!(found.zone, "UTC");
     assert_eq!(found.words, "daily, 02:00 ± 1 min (UTC)");
     assert_eq!(found.hits.len(), 14);
@@ -126,7 +129,9 @@ fn what_follows_the_clock_of_the_world_is_told_apart() {
 fn an_hour_that_the_clock_skips_comes_later_and_one_that_comes_twice_is_its_first() {
     let zone = berlin();
     // 02:30 does not exist on 29 March: cron and systemd run what was due, and so is expected.
-    let onsets: Vec<DateTime> = (23..29).map(|day| date(2026, 3, day).at(2, 30, 0, 0)).collect();
+    let onsets: Vec<DateTime> = (23..29)
+        .map(|day| date(2026, 3, day).at(2, 30, 0, 0))
+        .collect();
     let found = pattern(&onsets, date(2026, 3, 28).at(12, 0, 0, 0), &zone);
     let skipped = date(2026, 3, 29).at(3, 30, 0, 0);
     assert_eq!(found.next, Some(at(skipped, &zone)));
@@ -137,7 +142,9 @@ fn an_hour_that_the_clock_skips_comes_later_and_one_that_comes_twice_is_its_firs
     let found = pattern(&onsets, date(2026, 3, 30).at(12, 0, 0, 0), &zone);
     assert_eq!(found.missed, []);
     // 02:30 comes twice on 25 October.
-    let onsets: Vec<DateTime> = (19..25).map(|day| date(2026, 10, day).at(2, 30, 0, 0)).collect();
+    let onsets: Vec<DateTime> = (19..25)
+        .map(|day| date(2026, 10, day).at(2, 30, 0, 0))
+        .collect();
     let found = pattern(&onsets, date(2026, 10, 24).at(12, 0, 0, 0), &zone);
     let twice = zone.to_ambiguous_timestamp(date(2026, 10, 25).at(2, 30, 0, 0));
     assert_eq!(found.next, Some(twice.earlier().unwrap()));
@@ -147,23 +154,35 @@ fn an_hour_that_the_clock_skips_comes_later_and_one_that_comes_twice_is_its_firs
 fn months_have_ends_and_middles() {
     let zone = berlin();
     let months = |days: [i8; 6], hour| -> Vec<DateTime> {
-        (1..7).zip(days).map(|(month, day)| date(2026, month, day).at(hour, 10, 0, 0)).collect()
+        (1..7)
+            .zip(days)
+            .map(|(month, day)| date(2026, month, day).at(hour, 10, 0, 0))
+            .collect()
     };
     let now = date(2026, 7, 1).at(0, 0, 0, 0);
     let last = pattern(&months([31, 28, 31, 30, 31, 30], 23), now, &zone);
     assert_eq!(last.words, "monthly, last day 23:10 ± 1 min");
-    assert_eq!(last.next, Some(at(date(2026, 7, 31).at(23, 10, 0, 0), &zone)));
+    assert_eq!(
+        last.next,
+        Some(at(date(2026, 7, 31).at(23, 10, 0, 0), &zone))
+    );
     let first = pattern(&months([1; 6], 0), now, &zone);
     assert_eq!(first.words, "monthly, day 1 00:10 ± 1 min");
     assert_eq!(first.cron.as_deref(), Some("10 0 1 * *"));
     // First Tuesdays.
     let tuesdays = pattern(&months([6, 3, 3, 7, 5, 2], 3), now, &zone);
     assert_eq!(tuesdays.words, "monthly, first Tuesday 03:10 ± 1 min");
-    assert_eq!(tuesdays.next, Some(at(date(2026, 7, 7).at(3, 10, 0, 0), &zone)));
+    assert_eq!(
+        tuesdays.next,
+        Some(at(date(2026, 7, 7).at(3, 10, 0, 0), &zone))
+    );
     // Last Fridays.
     let fridays = pattern(&months([30, 27, 27, 24, 29, 26], 18), now, &zone);
     assert_eq!(fridays.words, "monthly, last Friday 18:10 ± 1 min");
-    assert_eq!(fridays.next, Some(at(date(2026, 7, 31).at(18, 10, 0, 0), &zone)));
+    assert_eq!(
+        fridays.next,
+        Some(at(date(2026, 7, 31).at(18, 10, 0, 0), &zone))
+    );
 }
 
 #[test]
@@ -176,7 +195,10 @@ fn a_day_that_a_month_has_not_is_not_missed() {
     // It is the last day of these months, too, but then it would have been missed elsewhere.
     assert_eq!(found.words, "monthly, day 31 04:00 ± 1 min");
     assert_eq!(found.missed, []);
-    assert_eq!(found.next, Some(at(date(2026, 12, 31).at(4, 0, 0, 0), &zone)));
+    assert_eq!(
+        found.next,
+        Some(at(date(2026, 12, 31).at(4, 0, 0, 0), &zone))
+    );
 }
 
 #[test]
@@ -191,7 +213,10 @@ fn working_days() {
     assert_eq!(found.words, "Monday to Friday, 08:55 ± 1 min");
     assert_eq!(found.cron.as_deref(), Some("55 8 * * 1,2,3,4,5"));
     assert_eq!(found.missed, []);
-    assert_eq!(found.next, Some(at(date(2026, 11, 23).at(8, 55, 0, 0), &zone)));
+    assert_eq!(
+        found.next,
+        Some(at(date(2026, 11, 23).at(8, 55, 0, 0), &zone))
+    );
 }
 
 #[test]
@@ -216,7 +241,9 @@ fn hours_and_quarters() {
     assert_eq!(found.words, "hourly, at minute 7 ± 1 min");
     assert_eq!(found.cron.as_deref(), Some("7 * * * *"));
     assert_eq!(found.missed.len(), 1, "the tenth");
-    let quarters: Vec<DateTime> = (0..20).map(|quarter| first + (15 * quarter).minutes()).collect();
+    let quarters: Vec<DateTime> = (0..20)
+        .map(|quarter| first + (15 * quarter).minutes())
+        .collect();
     let found = pattern(&quarters, quarters[19] + 1.minute(), &zone);
     assert_eq!(found.rhythm, Rhythm::Minutes(15));
     assert_eq!(found.cron.as_deref(), Some("7-59/15 * * * *"));
@@ -247,7 +274,10 @@ fn what_was_missed_is_counted_and_what_nobody_watched_is_not() {
         .map(|day| at(first + day.days(), &zone))
         .to_vec();
     let now = at(first + 9.days() + 1.hour(), &zone);
-    let all = recurrence(&onsets, &[], now, &zone).unwrap().pattern.unwrap();
+    let all = recurrence(&onsets, &[], now, &zone)
+        .unwrap()
+        .pattern
+        .unwrap();
     assert_eq!(all.missed.len(), 3);
     assert_eq!(all.missed[0], at(first + 3.days(), &zone));
     assert_eq!(all.unwatched, 0);
@@ -263,7 +293,10 @@ fn what_was_missed_is_counted_and_what_nobody_watched_is_not() {
             until: now,
         },
     ];
-    let some = recurrence(&onsets, &watched, now, &zone).unwrap().pattern.unwrap();
+    let some = recurrence(&onsets, &watched, now, &zone)
+        .unwrap()
+        .pattern
+        .unwrap();
     assert_eq!((some.missed.len(), some.unwatched), (1, 2));
 }
 
@@ -349,7 +382,12 @@ fn neither_are_bursts_nor_working_hours() {
             .filter(|_| random.f64() < 0.2)
             .collect::<Vec<_>>()
             .into_iter()
-            .map(|day| after(begin, (f64::from(day) * 24.0 + 8.0 + 9.0 * random.f64()) * 3_600.0))
+            .map(|day| {
+                after(
+                    begin,
+                    (f64::from(day) * 24.0 + 8.0 + 9.0 * random.f64()) * 3_600.0,
+                )
+            })
             .collect()
     });
     assert!(working_hours <= 10, "{working_hours} of 1000");

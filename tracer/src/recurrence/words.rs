@@ -2,11 +2,7 @@
 
 use std::fmt::Write as _;
 
-use jiff::{
-    SignedDuration, Timestamp,
-    civil::Weekday,
-    tz::TimeZone,
-};
+use jiff::{SignedDuration, Timestamp, civil::Weekday, tz::TimeZone};
 
 use super::{
     Recurrence, Rhythm,
@@ -73,7 +69,9 @@ fn days(days: &[Weekday]) -> String {
     let is_run = numbers.windows(2).all(|pair| pair[1] == pair[0] + 1);
     match days {
         [] => String::new(),
-        [first, .., last] if is_run && days.len() > 2 => format!("{} to {}", day(*first), day(*last)),
+        [first, .., last] if is_run && days.len() > 2 => {
+            format!("{} to {}", day(*first), day(*last))
+        }
         [one] => day(*one).to_owned(),
         [init @ .., last] => {
             let init: Vec<&str> = init.iter().map(|one| day(*one)).collect();
@@ -83,11 +81,7 @@ fn days(days: &[Weekday]) -> String {
 }
 
 /// A rhythm with its phase.
-pub(super) fn pattern(
-    rhythm: &Rhythm,
-    center: i64,
-    tolerance: SignedDuration,
-) -> String {
+pub(super) fn pattern(rhythm: &Rhythm, center: i64, tolerance: SignedDuration) -> String {
     let at = clock(center);
     let weekday = |seconds: i64| {
         let number = i8::try_from(seconds.div_euclid(DAY).rem_euclid(7)).unwrap_or(0);
@@ -96,10 +90,17 @@ pub(super) fn pattern(
     let mut words = match rhythm {
         Rhythm::Minutes(60) => format!("hourly, at minute {}", center.rem_euclid(HOUR) / MINUTE),
         Rhythm::Minutes(minutes) if *minutes < 60 => {
-            format!("every {minutes} min, first at minute {} of the hour", center.rem_euclid(minutes * MINUTE) / MINUTE)
+            format!(
+                "every {minutes} min, first at minute {} of the hour",
+                center.rem_euclid(minutes * MINUTE) / MINUTE
+            )
         }
         Rhythm::Minutes(minutes) => {
-            format!("every {} h, first at {}", minutes / 60, clock(center.rem_euclid(minutes * MINUTE)))
+            format!(
+                "every {} h, first at {}",
+                minutes / 60,
+                clock(center.rem_euclid(minutes * MINUTE))
+            )
         }
         Rhythm::Daily => format!("daily, {at}"),
         Rhythm::Days(on) => format!("{}, {at}", days(on)),
@@ -112,11 +113,19 @@ pub(super) fn pattern(
             days => format!("monthly, {days} days before the last {at}"),
         },
         Rhythm::MonthWeekday => {
-            format!("monthly, {} {} {at}", ordinal(center / WEEK + 1), weekday(center))
+            format!(
+                "monthly, {} {} {at}",
+                ordinal(center / WEEK + 1),
+                weekday(center)
+            )
         }
         Rhythm::MonthLastWeekday => match center / WEEK {
             0 => format!("monthly, last {} {at}", weekday(center)),
-            weeks => format!("monthly, {} week before the last {} {at}", ordinal(weeks), weekday(center)),
+            weeks => format!(
+                "monthly, {} week before the last {} {at}",
+                ordinal(weeks),
+                weekday(center)
+            ),
         },
     };
     let _ = write!(words, " ± {} min", tolerance.as_secs() / MINUTE);
@@ -125,13 +134,19 @@ pub(super) fn pattern(
 
 /// A rhythm as crontab(5) has it.
 pub(super) fn cron(rhythm: &Rhythm, center: i64) -> Option<String> {
-    let (hour, minute) = (center.rem_euclid(DAY) / HOUR, center.rem_euclid(HOUR) / MINUTE);
+    let (hour, minute) = (
+        center.rem_euclid(DAY) / HOUR,
+        center.rem_euclid(HOUR) / MINUTE,
+    );
     // Sunday is 0 there.
     let number = |weekday: i64| (weekday + 1).rem_euclid(7).to_string();
     Some(match rhythm {
         Rhythm::Minutes(60) => format!("{minute} * * * *"),
         Rhythm::Minutes(minutes) if *minutes < 60 => {
-            format!("{}-59/{minutes} * * * *", center.rem_euclid(minutes * MINUTE) / MINUTE)
+            format!(
+                "{}-59/{minutes} * * * *",
+                center.rem_euclid(minutes * MINUTE) / MINUTE
+            )
         }
         Rhythm::Minutes(minutes) => {
             let first = center.rem_euclid(minutes * MINUTE) / HOUR;
@@ -155,7 +170,9 @@ pub(super) fn cron(rhythm: &Rhythm, center: i64) -> Option<String> {
 
 /// A moment as it is shown.
 pub(super) fn moment(time: Timestamp, zone: &TimeZone) -> String {
-    time.to_zoned_datetime(zone.clone()).strftime("%A %Y-%m-%d %H:%M %Z").to_string()
+    time.to_zoned_datetime(zone.clone())
+        .strftime("%A %Y-%m-%d %H:%M %Z")
+        .to_string()
 }
 
 /// All that is known.
@@ -195,7 +212,11 @@ pub(super) fn recurrence(known: &Recurrence, zone: &TimeZone) -> String {
     if let Some(next) = pattern.next {
         let _ = write!(words, "; next {}", moment(next, zone));
     }
-    let _ = write!(words, "; chance makes such a pattern in {}", probability(pattern.chance));
+    let _ = write!(
+        words,
+        "; chance makes such a pattern in {}",
+        probability(pattern.chance)
+    );
     words
 }
 
@@ -206,4 +227,3 @@ fn probability(chance: f64) -> String {
         format!("at most one case in {:.0}", (1.0 / chance).floor())
     }
 }
-

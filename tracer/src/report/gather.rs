@@ -8,11 +8,7 @@ use std::{
 use anyhow::{Result, bail};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
-use super::{
-    Entry, Facts,
-    facts::again,
-    remedies,
-};
+use super::{Entry, Facts, facts::again, remedies};
 use crate::{
     history::{Incident, Reader, Run, Wanted},
     record::SCHEMA,
@@ -56,11 +52,7 @@ pub fn from_history(
     }
     // What was before is known of all, whichever are to be told.
     let all = reader.incidents(&Wanted::default())?;
-    let runs: Vec<Ran> = reader
-        .runs(Timestamp::MIN, now)?
-        .iter()
-        .map(ran)
-        .collect();
+    let runs: Vec<Ran> = reader.runs(Timestamp::MIN, now)?.iter().map(ran).collect();
     let watched: Vec<Span> = reader
         .watches()?
         .into_iter()
@@ -155,7 +147,10 @@ fn is_wanted(incident: &Incident, wanted: &Wanted) -> bool {
     let is_unit = |wanted: &String| {
         unit.is_some_and(|unit| unit == wanted || unit.strip_suffix(".service") == Some(wanted))
     };
-    wanted.id.as_ref().is_none_or(|id| incident.id.starts_with(id))
+    wanted
+        .id
+        .as_ref()
+        .is_none_or(|id| incident.id.starts_with(id))
         && wanted.since.is_none_or(|since| {
             incident.started >= since || incident.ended.is_none_or(|ended| ended >= since)
         })

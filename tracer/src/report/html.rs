@@ -116,7 +116,11 @@ fn write(out: &mut String, blocks: &[Block], zone: &TimeZone, open: bool) {
             Block::Incident(id, title, blocks) => {
                 let id = escape(id);
                 if open {
-                    let _ = write!(out, "<section id=\"i-{id}\" data-incident=\"{id}\"><h1>{}</h1>\n", escape(title));
+                    let _ = write!(
+                        out,
+                        "<section id=\"i-{id}\" data-incident=\"{id}\"><h1>{}</h1>\n",
+                        escape(title)
+                    );
                     write(out, blocks, zone, open);
                     out.push_str("</section>\n");
                 } else {

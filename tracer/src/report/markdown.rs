@@ -30,11 +30,21 @@ fn plain(from: &str) -> String {
 
 /// A fence that is longer than any in the text.
 fn fenced(out: &mut String, code: &str) {
-    let longest = code.split(|char| char != '`').map(str::len).max().unwrap_or(0);
+    let longest = code
+        .split(|char| char != '`')
+        .map(str::len)
+        .max()
+        .unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
     let code: String = code
         .chars()
-        .map(|char| if char.is_control() && char != '\n' { '\u{fffd}' } else { char })
+        .map(|char| {
+            if char.is_control() && char != '\n' {
+                '\u{fffd}'
+            } else {
+                char
+            }
+        })
         .collect();
     let _ = writeln!(out, "{fence}sh\n{code}\n{fence}\n");
 }
@@ -43,7 +53,12 @@ fn write(out: &mut String, blocks: &[Block], deeper: usize) {
     for block in blocks {
         match block {
             Block::Title(rank, title) => {
-                let _ = writeln!(out, "{} {}\n", "#".repeat(usize::from(*rank) + deeper), plain(title));
+                let _ = writeln!(
+                    out,
+                    "{} {}\n",
+                    "#".repeat(usize::from(*rank) + deeper),
+                    plain(title)
+                );
             }
             Block::Text(text) => {
                 let _ = writeln!(out, "{}\n", plain(text));

@@ -17,8 +17,8 @@ pub mod text;
 #[cfg(test)]
 mod tests;
 
+pub use crate::context::Explanation;
 pub use document::Block;
 pub use facts::{Again, Entry, Facts};
-pub use crate::context::Explanation;
 pub use remedy::{Remedy, remedies};
 pub use tell::tell;

@@ -142,13 +142,21 @@ impl Plot {
             HEIGHT - BOTTOM,
         );
         for (number, line) in self.lines.iter().enumerate() {
-            let class = if line.is_limit { "limit".to_owned() } else { format!("line l{number}") };
+            let class = if line.is_limit {
+                "limit".to_owned()
+            } else {
+                format!("line l{number}")
+            };
             let points: Vec<String> = thinned(&line.points)
                 .into_iter()
                 .map(|(at, value)| format!("{:.1},{:.1}", self.x(at), y(value)))
                 .collect();
             let last = line.points.last().map_or(0.0, |(_, value)| *value);
-            let most = line.points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+            let most = line
+                .points
+                .iter()
+                .map(|(_, value)| *value)
+                .fold(0.0, f64::max);
             let _ = write!(
                 out,
                 "<polyline class=\"{class}\" data-line=\"{}\" data-max=\"{most}\" data-last=\"{last}\" \
@@ -164,7 +172,11 @@ impl Plot {
 
     fn times(&self, out: &mut String, zone: &TimeZone) {
         let whole = self.until.duration_since(self.from);
-        let format = if whole > SignedDuration::from_hours(24) { "%m-%d %H:%M" } else { "%H:%M:%S" };
+        let format = if whole > SignedDuration::from_hours(24) {
+            "%m-%d %H:%M"
+        } else {
+            "%H:%M:%S"
+        };
         for part in 0..=5 {
             let at = self.from + whole * part / 5;
             let anchor = match part {
@@ -185,7 +197,11 @@ impl Plot {
     fn legend(&self, out: &mut String) {
         let mut x = WIDTH - RIGHT;
         for (number, line) in self.lines.iter().enumerate().rev() {
-            let class = if line.is_limit { "limit".to_owned() } else { format!("line l{number}") };
+            let class = if line.is_limit {
+                "limit".to_owned()
+            } else {
+                format!("line l{number}")
+            };
             let _ = write!(
                 out,
                 "<text class=\"legend\" x=\"{x:.1}\" y=\"14\" text-anchor=\"end\">{}</text>",
@@ -220,7 +236,9 @@ fn thinned(points: &[(Timestamp, f64)]) -> Vec<(Timestamp, f64)> {
 fn step(most: f64) -> f64 {
     let rough = (most / 4.0).max(0.25);
     let scale = 10_f64.powf(rough.log10().floor());
-    let factor = [1.0, 2.0, 2.5, 5.0].into_iter().find(|factor| factor * scale >= rough);
+    let factor = [1.0, 2.0, 2.5, 5.0]
+        .into_iter()
+        .find(|factor| factor * scale >= rough);
     factor.unwrap_or(10.0) * scale
 }
 
@@ -244,12 +262,14 @@ impl Calendar {
     }
 
     fn weeks(&self, out: &mut String) {
-        let (Some(first), Some(last)) = (self.days.keys().next(), self.days.keys().next_back()) else {
+        let (Some(first), Some(last)) = (self.days.keys().next(), self.days.keys().next_back())
+        else {
             return;
         };
         let monday = |day: Date| {
             let back = i64::from(day.weekday().to_monday_zero_offset());
-            day.checked_sub(SignedDuration::from_hours(24 * back)).unwrap_or(day)
+            day.checked_sub(SignedDuration::from_hours(24 * back))
+                .unwrap_or(day)
         };
         let end = monday(*last);
         let earliest = end
@@ -265,15 +285,23 @@ impl Calendar {
              aria-label=\"incidents by day\">",
         );
         for (row, name) in DAYS.iter().enumerate() {
-            let _ = write!(out, "<text class=\"tick\" x=\"0\" y=\"{}\">{name}</text>", 30 + row * 14);
+            let _ = write!(
+                out,
+                "<text class=\"tick\" x=\"0\" y=\"{}\">{name}</text>",
+                30 + row * 14
+            );
         }
         let mut labelled = None;
         for week in 0..weeks {
             for row in 0..7 {
                 let hours = SignedDuration::from_hours(24 * (7 * week + row));
-                let Ok(day) = begin.checked_add(hours) else { continue };
+                let Ok(day) = begin.checked_add(hours) else {
+                    continue;
+                };
                 let x = 40 + week * 14;
-                if row == 0 && labelled != Some(day.month()) && day.day() <= 7 || week == 0 && row == 0 {
+                if row == 0 && labelled != Some(day.month()) && day.day() <= 7
+                    || week == 0 && row == 0
+                {
                     labelled = Some(day.month());
                     let _ = write!(
                         out,
@@ -295,10 +323,18 @@ impl Calendar {
              aria-label=\"incidents by day of the week and hour\">",
         );
         for hour in (0..24).step_by(3) {
-            let _ = write!(out, "<text class=\"tick\" x=\"{}\" y=\"14\">{hour:02}</text>", 40 + hour * 14);
+            let _ = write!(
+                out,
+                "<text class=\"tick\" x=\"{}\" y=\"14\">{hour:02}</text>",
+                40 + hour * 14
+            );
         }
         for (row, (name, hours)) in (0..).zip(DAYS.iter().zip(&self.hours)) {
-            let _ = write!(out, "<text class=\"tick\" x=\"0\" y=\"{}\">{name}</text>", 30 + row * 14);
+            let _ = write!(
+                out,
+                "<text class=\"tick\" x=\"0\" y=\"{}\">{name}</text>",
+                30 + row * 14
+            );
             for (hour, count) in (0..).zip(hours) {
                 let what = format!("{name} {hour:02}:00");
                 cell(out, 40 + hour * 14, 20 + row * 14, *count, most, &what);
@@ -310,7 +346,11 @@ impl Calendar {
 
 fn cell(out: &mut String, x: i64, y: i64, count: u64, most: u64, what: &str) {
     // Four shades, and none for nothing.
-    let shade = if count == 0 { 0 } else { (count * 4).div_ceil(most.max(1)) };
+    let shade = if count == 0 {
+        0
+    } else {
+        (count * 4).div_ceil(most.max(1))
+    };
     let shade = shade.min(4);
     let _ = write!(
         out,

@@ -46,14 +46,21 @@ pub fn remedies(incident: &Incident, explanation: Option<&Explanation>) -> Vec<R
                 what: "more files on the host".to_owned(),
                 how: "sysctl -w fs.file-max=$(( $(sysctl -n fs.file-max) * 2 ))".to_owned(),
                 lasting: false,
-                risk: "each open file takes about 1 KiB of kernel memory that cannot be swapped; if \
+                risk:
+                    "each open file takes about 1 KiB of kernel memory that cannot be swapped; if \
                        one program leaks, it only takes longer: look at who holds most"
-                    .to_owned(),
+                        .to_owned(),
             });
         }
-        if ["queue.syn_overflow", "queue.ack_overflow", "queue.rst_overflow", "queue.overflow", "queue.unix_full"]
-            .iter()
-            .any(|code| has(code))
+        if [
+            "queue.syn_overflow",
+            "queue.ack_overflow",
+            "queue.rst_overflow",
+            "queue.overflow",
+            "queue.unix_full",
+        ]
+        .iter()
+        .any(|code| has(code))
         {
             queue(incident, process, &mut found);
         }
@@ -94,10 +101,11 @@ fn descriptors(
     let Some(process) = process else { return };
     if incident.ended.is_none() {
         // Up to the hard limit it needs no more than to be root.
-        let limits = match hard.filter(|hard| limit.is_none_or(|limit| *hard >= limit.saturating_mul(2))) {
-            Some(hard) => format!("{}:", wanted.min(hard)),
-            None => format!("{wanted}:{wanted}"),
-        };
+        let limits =
+            match hard.filter(|hard| limit.is_none_or(|limit| *hard >= limit.saturating_mul(2))) {
+                Some(hard) => format!("{}:", wanted.min(hard)),
+                None => format!("{wanted}:{wanted}"),
+            };
         found.push(Remedy {
             what: "a higher limit for the running process; it takes effect at once".to_owned(),
             how: format!("prlimit --pid {} --nofile={limits}", process.pid),
@@ -165,8 +173,14 @@ fn limit_of(comm: Option<&str>) -> Option<(&'static str, &'static str)> {
 }
 
 fn queue(incident: &Incident, process: Option<&Process>, found: &mut Vec<Remedy>) {
-    let backlog = incident.listeners.iter().filter_map(|one| one.backlog).max();
-    let wanted = backlog.map_or(DEEP, |backlog| u64::from(backlog).saturating_mul(4).max(DEEP));
+    let backlog = incident
+        .listeners
+        .iter()
+        .filter_map(|one| one.backlog)
+        .max();
+    let wanted = backlog.map_or(DEEP, |backlog| {
+        u64::from(backlog).saturating_mul(4).max(DEEP)
+    });
     let is_unix = incident.listeners.iter().all(|one| one.path.is_some());
     found.push(Remedy {
         what: "a higher cap for queues; programs must ask for more, too".to_owned(),
@@ -202,11 +216,13 @@ fn queue(incident: &Incident, process: Option<&Process>, found: &mut Vec<Remedy>
     }
     found.push(Remedy {
         what: "several queues for one port".to_owned(),
-        how: "SO_REUSEPORT with one listener for each worker (nginx: listen … reuseport)".to_owned(),
-        lasting: true,
-        risk: "a worker that hangs keeps its share of new connections waiting, and reloads may drop \
-               what is queued"
+        how: "SO_REUSEPORT with one listener for each worker (nginx: listen … reuseport)"
             .to_owned(),
+        lasting: true,
+        risk:
+            "a worker that hangs keeps its share of new connections waiting, and reloads may drop \
+               what is queued"
+                .to_owned(),
     });
 }
 

@@ -83,7 +83,11 @@ impl Teller<'_> {
 
     fn title(&self, incident: &Incident) -> String {
         let reason = incident.reason().map_or("", |code| code.as_str());
-        format!("{reason}, {}, {}", incident.subject(), self.time(incident.started))
+        format!(
+            "{reason}, {}, {}",
+            incident.subject(),
+            self.time(incident.started)
+        )
     }
 
     fn overview(&self, several: &[Entry]) -> String {
@@ -93,9 +97,14 @@ impl Teller<'_> {
             .fold(0, u64::saturating_add);
         let first = several.iter().map(|one| one.incident.started).min();
         let last = several.iter().map(|one| one.incident.started).max();
-        let open = several.iter().filter(|one| one.incident.ended.is_none()).count();
+        let open = several
+            .iter()
+            .filter(|one| one.incident.ended.is_none())
+            .count();
         let span = match (first, last) {
-            (Some(first), Some(last)) => format!(" from {} to {}", self.time(first), self.time(last)),
+            (Some(first), Some(last)) => {
+                format!(" from {} to {}", self.time(first), self.time(last))
+            }
             _ => String::new(),
         };
         let open = match open {
@@ -103,12 +112,17 @@ impl Teller<'_> {
             1 => ", one of which lasts".to_owned(),
             open => format!(", {open} of which last"),
         };
-        format!("{} incidents{span}{open}; {failures} failures in all.", several.len())
+        format!(
+            "{} incidents{span}{open}; {failures} failures in all.",
+            several.len()
+        )
     }
 
     fn list(&self, several: &[Entry]) -> Table {
         let mut table = Table {
-            head: vec!["began", "lasted", "severity", "victim", "reason", "failures", "id"],
+            head: vec![
+                "began", "lasted", "severity", "victim", "reason", "failures", "id",
+            ],
             ..Table::default()
         };
         for one in several {
@@ -119,7 +133,10 @@ impl Teller<'_> {
                 duration(incident),
                 incident.severity.name().to_owned(),
                 incident.subject(),
-                incident.reason().map_or("", |code| code.as_str()).to_owned(),
+                incident
+                    .reason()
+                    .map_or("", |code| code.as_str())
+                    .to_owned(),
                 incident.failures().to_string(),
                 incident.id.clone(),
             ]);
@@ -173,11 +190,18 @@ impl Teller<'_> {
         fact("listener", incident.places().join(", "));
         fact("target", incident.victim.target.clone().unwrap_or_default());
         let reasons = incident.reasons.iter().map(|total| {
-            let about = if total.approximate == Some(true) { "about " } else { "" };
+            let about = if total.approximate == Some(true) {
+                "about "
+            } else {
+                ""
+            };
             format!("{} {about}{}", total.reason, total.count)
         });
         fact("failures", reasons.collect::<Vec<_>>().join(", "));
-        fact("descriptors", descriptors(incident, entry.explanation.as_ref()));
+        fact(
+            "descriptors",
+            descriptors(incident, entry.explanation.as_ref()),
+        );
         fact("queue", queue(incident));
         if let Some(before) = &incident.again_of {
             fact("again of", before.clone());
@@ -232,7 +256,10 @@ impl Teller<'_> {
         };
         candidates("how", &explanation.mechanism);
         candidates("what set it off", &explanation.trigger);
-        blocks.push(Block::Text(format!("as of {}", self.time(explanation.taken))));
+        blocks.push(Block::Text(format!(
+            "as of {}",
+            self.time(explanation.taken)
+        )));
         blocks
     }
 
@@ -251,7 +278,10 @@ impl Teller<'_> {
             })
             .collect();
         if incident.others_suffered > 0 {
-            lines.push(format!("other clients: {} failures", incident.others_suffered));
+            lines.push(format!(
+                "other clients: {} failures",
+                incident.others_suffered
+            ));
         }
         if let Some(healthy) = explanation.and_then(|explanation| explanation.healthy.as_ref()) {
             lines.push(format!(
@@ -263,7 +293,10 @@ impl Teller<'_> {
         if lines.is_empty() {
             return Vec::new();
         }
-        vec![Block::Title(2, "Who suffered".to_owned()), Block::List(lines)]
+        vec![
+            Block::Title(2, "Who suffered".to_owned()),
+            Block::List(lines),
+        ]
     }
 
     fn surroundings(&self, explanation: &Explanation) -> Vec<Block> {
@@ -273,7 +306,12 @@ impl Teller<'_> {
             for (of, levels) in [("host", pressure.host), ("its cgroup", pressure.cgroup)] {
                 let Some(levels) = levels else { continue };
                 let level = |name: &str, level: Option<Level>| {
-                    level.map(|level| format!("{name} {:.1} % ({:.1} % of the minute)", level.avg10, level.avg60))
+                    level.map(|level| {
+                        format!(
+                            "{name} {:.1} % ({:.1} % of the minute)",
+                            level.avg10, level.avg60
+                        )
+                    })
                 };
                 let levels = [
                     level("processor", levels.cpu),
@@ -282,18 +320,38 @@ impl Teller<'_> {
                     level("memory", levels.memory),
                 ];
                 let levels: Vec<String> = levels.into_iter().flatten().collect();
-                lines.push(format!("pressure of the {of}: {}", levels.join(", ")).replace("the its", "its"));
+                lines.push(
+                    format!("pressure of the {of}: {}", levels.join(", "))
+                        .replace("the its", "its"),
+                );
             }
-            lines.extend(pressure.unavailable.iter().map(|what| format!("not available: {what}")));
+            lines.extend(
+                pressure
+                    .unavailable
+                    .iter()
+                    .map(|what| format!("not available: {what}")),
+            );
         }
         if let Some(busy) = &explanation.busy {
             for user in busy.disk.iter().take(3) {
-                let usual = user.usual.map_or(String::new(), |usual| format!(" (usually {}/s)", bytes(usual)));
-                lines.push(format!("disk: {} (pid {}) {}/s{usual}", user.comm, user.pid, bytes(user.now)));
+                let usual = user.usual.map_or(String::new(), |usual| {
+                    format!(" (usually {}/s)", bytes(usual))
+                });
+                lines.push(format!(
+                    "disk: {} (pid {}) {}/s{usual}",
+                    user.comm,
+                    user.pid,
+                    bytes(user.now)
+                ));
             }
             for user in busy.cpu.iter().take(3) {
-                let usual = user.usual.map_or(String::new(), |usual| format!(" (usually {usual:.0} %)"));
-                lines.push(format!("processor: {} (pid {}) {:.0} %{usual}", user.comm, user.pid, user.now));
+                let usual = user
+                    .usual
+                    .map_or(String::new(), |usual| format!(" (usually {usual:.0} %)"));
+                lines.push(format!(
+                    "processor: {} (pid {}) {:.0} %{usual}",
+                    user.comm, user.pid, user.now
+                ));
             }
         }
         if let Some(victim) = &explanation.victim {
@@ -312,7 +370,10 @@ impl Teller<'_> {
             ));
         }
         if let Some(files) = explanation.files {
-            lines.push(format!("files of the host: {} of {}", files.used, files.limit));
+            lines.push(format!(
+                "files of the host: {} of {}",
+                files.used, files.limit
+            ));
         }
         for one in explanation.started.iter().take(20) {
             lines.push(self.started(one));
@@ -330,9 +391,18 @@ impl Teller<'_> {
     }
 
     fn started(&self, one: &Started) -> String {
-        let unit = one.unit.as_ref().map_or(String::new(), |unit| format!(", {unit}"));
-        let clock = one.clock.as_ref().map_or(String::new(), |clock| format!(", by {clock}"));
-        let argv = one.argv.as_ref().map_or(String::new(), |argv| format!(": {argv}"));
+        let unit = one
+            .unit
+            .as_ref()
+            .map_or(String::new(), |unit| format!(", {unit}"));
+        let clock = one
+            .clock
+            .as_ref()
+            .map_or(String::new(), |clock| format!(", by {clock}"));
+        let argv = one
+            .argv
+            .as_ref()
+            .map_or(String::new(), |argv| format!(": {argv}"));
         let ended = match one.ended {
             Some(ended) => format!("ran until {}", self.clock(ended)),
             None => "still ran".to_owned(),
@@ -379,9 +449,15 @@ impl Teller<'_> {
             })
             .collect();
         // What is thought to have set it off is shown, however long before that was.
-        let triggers = entry.explanation.iter().flat_map(|explanation| &explanation.trigger);
+        let triggers = entry
+            .explanation
+            .iter()
+            .flat_map(|explanation| &explanation.trigger);
         for pid in triggers.filter_map(|cause| cause.pid) {
-            let started = entry.explanation.iter().flat_map(|explanation| &explanation.started);
+            let started = entry
+                .explanation
+                .iter()
+                .flat_map(|explanation| &explanation.started);
             for one in started.filter(|one| one.pid == pid) {
                 from = from.min(one.started - SignedDuration::from_secs(30));
             }
@@ -420,21 +496,34 @@ impl Teller<'_> {
             from,
             until: end,
             began: incident.started,
-            lines: lines.into_iter().filter(|line| !line.points.is_empty()).collect(),
+            lines: lines
+                .into_iter()
+                .filter(|line| !line.points.is_empty())
+                .collect(),
             marks: marks.clone(),
         };
         let plots = [
-            plot("Failures", "a second", vec![line("failures", |sample| {
-                Some(number(sample.failures))
-            })]),
-            plot("Accept queue", "connections", vec![
-                line("waiting", |sample| sample.queue.map(number)),
-                limit("limit", |sample| sample.backlog.map(number)),
-            ]),
-            plot("Descriptors", "open", vec![
-                line("open", |sample| sample.fd_used.map(number)),
-                limit("limit", |sample| sample.fd_limit.map(number)),
-            ]),
+            plot(
+                "Failures",
+                "a second",
+                vec![line("failures", |sample| Some(number(sample.failures)))],
+            ),
+            plot(
+                "Accept queue",
+                "connections",
+                vec![
+                    line("waiting", |sample| sample.queue.map(number)),
+                    limit("limit", |sample| sample.backlog.map(number)),
+                ],
+            ),
+            plot(
+                "Descriptors",
+                "open",
+                vec![
+                    line("open", |sample| sample.fd_used.map(number)),
+                    limit("limit", |sample| sample.fd_limit.map(number)),
+                ],
+            ),
             plot("Pressure", "% of the time", pressures),
         ];
         let mut blocks: Vec<Block> = plots
@@ -463,7 +552,9 @@ fn duration(incident: &Incident) -> String {
 
 fn victim_cgroup(incident: &Incident) -> String {
     let process = incident.victim.process.as_ref();
-    process.and_then(|process| process.cgroup.clone()).unwrap_or_default()
+    process
+        .and_then(|process| process.cgroup.clone())
+        .unwrap_or_default()
 }
 
 fn descriptors(incident: &Incident, explanation: Option<&Explanation>) -> String {
@@ -493,7 +584,11 @@ pub(super) fn bytes(number: f64) -> String {
     let mut number = number;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if number < 1024.0 {
-            return if unit == "B" { format!("{number:.0} B") } else { format!("{number:.1} {unit}") };
+            return if unit == "B" {
+                format!("{number:.0} B")
+            } else {
+                format!("{number:.1} {unit}")
+            };
         }
         number /= 1024.0;
     }

@@ -138,11 +138,21 @@ fn three_tuesdays(path: &std::path::Path) {
     for night in 1..27 {
         history.run(run("logrotate", "logrotate.service", at(night, 3, 0), 30));
     }
-    for (number, (day, hour, minute)) in [(2, 14, 3), (4, 9, 41), (5, 22, 17), (11, 16, 50), (19, 7, 8)]
-        .into_iter()
-        .enumerate()
+    for (number, (day, hour, minute)) in [
+        (2, 14, 3),
+        (4, 9, 41),
+        (5, 22, 17),
+        (11, 16, 50),
+        (19, 7, 8),
+    ]
+    .into_iter()
+    .enumerate()
     {
-        history.incident(other(&format!("web-{number}"), "web", at(day, hour, minute)));
+        history.incident(other(
+            &format!("web-{number}"),
+            "web",
+            at(day, hour, minute),
+        ));
     }
     history.incident(over("friday", at(13, 18, 22)));
     assert!(history.stop(PATIENCE));
@@ -161,14 +171,23 @@ fn three_tuesdays_are_told_as_what_they_are() {
     let facts = told(&Wanted::default());
     assert_eq!(facts.incidents.len(), 9);
     let again = &facts.recurrences;
-    let pooler = again.iter().find(|again| again.subject.contains("pgbouncer")).unwrap();
+    let pooler = again
+        .iter()
+        .find(|again| again.subject.contains("pgbouncer"))
+        .unwrap();
     let pattern = pooler.recurrence.pattern.as_ref().unwrap();
     assert_eq!(pattern.rhythm, Rhythm::Weekly);
-    assert_eq!((pattern.hits.len(), pattern.others, pattern.missed.len()), (3, 1, 0));
+    assert_eq!(
+        (pattern.hits.len(), pattern.others, pattern.missed.len()),
+        (3, 1, 0)
+    );
     let next = berlin().to_timestamp(date(2026, 12, 1).at(3, 13, 0, 0));
     assert_eq!(pattern.next, Some(next.unwrap()));
     let text = text::text(&tell(&facts, &berlin(), false));
-    assert!(text.contains("weekly, Tuesday 03:13 ± 2 min: 3 times, never missed"), "{text}");
+    assert!(
+        text.contains("weekly, Tuesday 03:13 ± 2 min: 3 times, never missed"),
+        "{text}"
+    );
     assert!(
         text.contains("pg_dump in backup.service began 25 to 29 min before in 3 of 3, and never without an incident"),
         "{text}"
@@ -176,9 +195,16 @@ fn three_tuesdays_are_told_as_what_they_are() {
     assert!(text.contains("next Tuesday 2026-12-01 03:13 CET"), "{text}");
     let dump = pooler.before.first().unwrap();
     assert_eq!((dump.runs, dump.without), (3, 0));
-    let nightly = pooler.before.iter().find(|one| one.program.contains("logrotate")).unwrap();
+    let nightly = pooler
+        .before
+        .iter()
+        .find(|one| one.program.contains("logrotate"))
+        .unwrap();
     assert_eq!((nightly.before, nightly.without), (3, 23));
-    let web = again.iter().find(|again| again.subject.contains("web")).unwrap();
+    let web = again
+        .iter()
+        .find(|again| again.subject.contains("web"))
+        .unwrap();
     assert_eq!(web.recurrence.pattern, None, "{}", web.recurrence.words);
 }
 
@@ -208,17 +234,26 @@ fn one_is_told_in_full() {
     }
     assert!(!text.contains("prlimit"), "it is over: {text}");
     let markdown = markdown::markdown(&blocks);
-    assert!(markdown.contains("```sh\nsystemctl edit pgbouncer.service"), "{markdown}");
+    assert!(
+        markdown.contains("```sh\nsystemctl edit pgbouncer.service"),
+        "{markdown}"
+    );
     assert!(markdown.contains("pg\\_dump"), "{markdown}");
     let html = html::html(&blocks, "made", &berlin());
     for plot in ["Failures", "Accept queue", "Descriptors", "Pressure"] {
         assert!(html.contains(&format!("data-plot=\"{plot}\"")), "{plot}");
     }
-    assert!(html.contains("data-line=\"open\" data-max=\"1024\""), "{html}");
+    assert!(
+        html.contains("data-line=\"open\" data-max=\"1024\""),
+        "{html}"
+    );
     let json = serde_json::to_value(&facts).unwrap();
     assert_eq!(json["incidents"][0]["incident"]["id"], "tuesday-2");
     assert_eq!(json["recurrences"][0]["before"][0]["lag_min_s"], 25 * 60);
-    assert_eq!(json["recurrences"][0]["recurrence"]["pattern"]["cron"], "13 3 * * 2");
+    assert_eq!(
+        json["recurrences"][0]["recurrence"]["pattern"]["cron"],
+        "13 3 * * 2"
+    );
 }
 
 #[test]
@@ -250,12 +285,20 @@ fn recorded_incidents_are_told_as_they_are() {
     }
     lines.push_str("no record\n");
     let zone = TimeZone::UTC;
-    let (facts, totals) =
-        gather::from_lines(Cursor::new(lines), crate::rules::Rules::default(), &Wanted::default(), &zone)
-            .unwrap();
+    let (facts, totals) = gather::from_lines(
+        Cursor::new(lines),
+        crate::rules::Rules::default(),
+        &Wanted::default(),
+        &zone,
+    )
+    .unwrap();
     assert_eq!(totals.broken, 1);
     let last = samples().pop().unwrap();
-    let told = facts.incidents.iter().find(|one| one.incident.id == last.id).unwrap();
+    let told = facts
+        .incidents
+        .iter()
+        .find(|one| one.incident.id == last.id)
+        .unwrap();
     assert_eq!(told.incident, Incident::of(&last).unwrap());
 }
 
@@ -264,7 +307,10 @@ fn what_helps_depends_on_what_is_wrong() {
     let mut one = incident("a", at(1, 0, 0));
     one.ended = None;
     let how = |one: &Incident| -> Vec<String> {
-        remedies(one, None).into_iter().map(|remedy| remedy.how).collect()
+        remedies(one, None)
+            .into_iter()
+            .map(|remedy| remedy.how)
+            .collect()
     };
     assert_eq!(how(&one)[0], "prlimit --pid 812 --nofile=65536:65536");
     // What the hard limit allows takes no more.
@@ -276,8 +322,14 @@ fn what_helps_depends_on_what_is_wrong() {
     one.reasons[0].reason = crate::observation::Code::new("queue.syn_overflow");
     one.victim.process.as_mut().unwrap().comm = Some("redis-server".to_owned());
     let found = how(&one);
-    assert!(found.contains(&"redis.conf: tcp-backlog 4096".to_owned()), "{found:?}");
-    assert!(found.iter().all(|how| !how.contains("prlimit")), "{found:?}");
+    assert!(
+        found.contains(&"redis.conf: tcp-backlog 4096".to_owned()),
+        "{found:?}"
+    );
+    assert!(
+        found.iter().all(|how| !how.contains("prlimit")),
+        "{found:?}"
+    );
     for remedy in remedies(&one, None) {
         assert!(!remedy.risk.is_empty());
     }
@@ -296,10 +348,20 @@ fn names_from_outside_are_text_in_every_form() {
     let lines = format!(
         "{{\"type\":\"incident\",{}\n{{\"type\":\"incident\",{}\n",
         &serde_json::to_string(&one).unwrap()[1..],
-        &serde_json::to_string(&Incident { id: "b".to_owned(), ..two }).unwrap()[1..],
+        &serde_json::to_string(&Incident {
+            id: "b".to_owned(),
+            ..two
+        })
+        .unwrap()[1..],
     );
     let zone = TimeZone::UTC;
-    for wanted in [Wanted::default(), Wanted { newest: Some(1), ..Wanted::default() }] {
+    for wanted in [
+        Wanted::default(),
+        Wanted {
+            newest: Some(1),
+            ..Wanted::default()
+        },
+    ] {
         let (facts, _) = gather::from_lines(
             Cursor::new(&lines),
             crate::rules::Rules::default(),

@@ -17,7 +17,10 @@ pub fn text(blocks: &[Block]) -> String {
 
 fn plain(from: &str) -> String {
     // A backslash stays: paths and escaped unit names are to be copied.
-    let parts: Vec<String> = from.split('\\').map(|part| text::terminal(part.as_bytes())).collect();
+    let parts: Vec<String> = from
+        .split('\\')
+        .map(|part| text::terminal(part.as_bytes()))
+        .collect();
     parts.join("\\")
 }
 
@@ -62,7 +65,12 @@ fn write(out: &mut String, blocks: &[Block]) {
 fn columns(out: &mut String, table: &Table) {
     let head = table.head.iter().map(|one| (*one).to_owned()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(head)
-        .chain(table.rows.iter().map(|row| row.iter().map(|cell| plain(cell)).collect()))
+        .chain(
+            table
+                .rows
+                .iter()
+                .map(|row| row.iter().map(|cell| plain(cell)).collect()),
+        )
         .collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

@@ -83,7 +83,9 @@ pub(super) fn waiting(port: u16, buffer: &mut Vec<u8>) -> Dump<Waiting> {
 /// The established TCP connections of a local port that processes have.
 pub(super) fn established(port: u16, buffer: &mut Vec<u8>) -> Dump<Established> {
     let request = inet_request(&StateFlags::ESTABLISHED, &ExtensionFlags::INFO, port);
-    unique(dump("TCP", &request, buffer, inet_established), |it| it.cookie)
+    unique(dump("TCP", &request, buffer, inet_established), |it| {
+        it.cookie
+    })
 }
 
 /// The kernel goes on by position between two datagrams: what moved may come twice.
@@ -342,7 +344,8 @@ fn inet_established(payload: &[u8]) -> Result<Option<Established>> {
         if kind != INET_DIAG_INFO {
             return;
         }
-        let long = |index| Some(u64::from(word(value, index)?) | u64::from(word(value, index + 1)?) << 32);
+        let long =
+            |index| Some(u64::from(word(value, index)?) | u64::from(word(value, index + 1)?) << 32);
         // Both clocks start with the connection: without data they say nothing.
         let received = long(BYTES_RECEIVED).filter(|bytes| *bytes > 0);
         let sent = long(BYTES_ACKED).filter(|bytes| *bytes > 1);
