@@ -102,14 +102,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         unit: args.unit.clone(),
         newest: args.last.then_some(1),
     };
-    let facts = match &args.from {
-        Some(path) => recorded(args, path, &wanted, &zone)?,
-        None => {
-            let path = args.state.join(FILE);
-            let reader = Reader::open(&path)?;
-            gather::from_history(&reader, &wanted, now, &zone)
-                .with_context(|| format!("cannot tell of the history {}", path.display()))?
-        }
+    let facts = if let Some(path) = &args.from {
+        recorded(args, path, &wanted, &zone)?
+    } else {
+        let path = args.state.join(FILE);
+        let reader = Reader::open(&path)?;
+        gather::from_history(&reader, &wanted, now, &zone)
+            .with_context(|| format!("cannot tell of the history {}", path.display()))?
     };
     let written = write(&facts, args.output, &zone)?;
     match &args.to {

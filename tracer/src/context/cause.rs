@@ -81,54 +81,99 @@ fn descriptors(victim: &VictimState, found: &Explanation) -> Vec<Cause> {
     if all == 0 {
         return Vec::new();
     }
-    let sum = |of: &dyn Fn(&Held) -> bool| -> u64 {
-        victim
-            .held
-            .iter()
-            .filter(|held| of(held))
-            .map(|held| held.count)
-            .sum()
+    let held = Looked {
+        victim,
+        found,
+        all,
+        growth: growth(victim),
     };
-    let is = |held: &Held, state: &str| held.state.as_deref() == Some(state);
-    let share = |part: u64| number(part) / number(all);
-    let of = |part: u64| format!("{part} of {all} descriptors that were looked at");
-    let cause = |what: String, kind: &str, strength, evidence| Cause {
+    let mut causes: Vec<Cause> = [
+        held.not_closed(),
+        held.slow_dependency(),
+        held.other_kinds(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if causes.is_empty() {
+        causes.extend(held.clients());
+    }
+    causes
+}
+
+fn cause(what: String, kind: &str, strength: Strength, evidence: Vec<String>) -> Cause {
+    Cause {
         what,
         kind: kind.to_owned(),
         strength,
         evidence,
         pid: None,
-    };
-    let growth = growth(victim);
-    let mut causes = Vec::new();
+    }
+}
 
-    let not_closed = sum(&|held| is(held, "CLOSE_WAIT"));
-    if share(not_closed) >= MUCH {
-        causes.push(cause(
+/// Descriptors that were looked at, and what is known around them.
+struct Looked<'a> {
+    victim: &'a VictimState,
+    found: &'a Explanation,
+    all: u64,
+    growth: Option<Growth>,
+}
+
+impl Looked<'_> {
+    fn share(&self, part: u64) -> f64 {
+        number(part) / number(self.all)
+    }
+
+    fn of(&self, part: u64) -> String {
+        format!("{part} of {} descriptors that were looked at", self.all)
+    }
+
+    fn in_state(&self, state: &str) -> impl Iterator<Item = &Held> {
+        let held = self.victim.held.iter();
+        held.filter(move |held| held.state.as_deref() == Some(state))
+    }
+
+    /// Established connections of clients.
+    fn accepted(&self) -> u64 {
+        let established = self.in_state("ESTABLISHED");
+        let accepted = established.filter(|held| held.accepted_at.is_some());
+        accepted.map(|held| held.count).sum()
+    }
+
+    fn not_closed(&self) -> Option<Cause> {
+        let count: u64 = self.in_state("CLOSE_WAIT").map(|held| held.count).sum();
+        let share = self.share(count);
+        if share < MUCH {
+            return None;
+        }
+        Some(cause(
             "the program does not close connections that their other ends have closed".to_owned(),
             "not_closed",
-            if share(not_closed) >= 0.5 {
+            if share >= 0.5 {
                 Strength::Strong
             } else {
                 Strength::Moderate
             },
-            vec![format!("{} are connections in CLOSE_WAIT", of(not_closed))],
-        ));
+            vec![format!("{} are connections in CLOSE_WAIT", self.of(count))],
+        ))
     }
-    let outgoing = |held: &&Held| is(held, "ESTABLISHED") && held.remote.is_some();
-    let largest = victim
-        .held
-        .iter()
-        .filter(outgoing)
-        .max_by_key(|held| held.count);
-    let accepted = sum(&|held| is(held, "ESTABLISHED") && held.accepted_at.is_some());
-    if let Some(remote) = largest.filter(|remote| share(remote.count) >= MUCH / 2.0) {
-        let at = remote.remote.as_deref().unwrap_or_default();
+
+    fn slow_dependency(&self) -> Option<Cause> {
+        let outgoing = self
+            .in_state("ESTABLISHED")
+            .filter(|held| held.remote.is_some());
+        let largest = outgoing.max_by_key(|held| held.count)?;
+        let share = self.share(largest.count);
+        if share < MUCH / 2.0 {
+            return None;
+        }
+        let at = largest.remote.as_deref().unwrap_or_default();
         let mut evidence = vec![format!(
             "{} lead to {at}, and are established",
-            of(remote.count)
+            self.of(largest.count)
         )];
-        let waits = found
+        let waits = self
+            .found
             .pressure
             .as_ref()
             .and_then(|pressure| pressure.host?.io);
@@ -139,38 +184,44 @@ fn descriptors(victim: &VictimState, found: &Explanation) -> Vec<Cause> {
                 level.avg10
             ));
         }
+        let accepted = self.accepted();
         if accepted > 0 {
             evidence.push(format!(
                 "{} are clients, which hold theirs meanwhile",
-                of(accepted)
+                self.of(accepted)
             ));
         }
-        let is_much = share(remote.count) >= MUCH;
-        causes.push(cause(
+        Some(cause(
             format!(
                 "what it depends on, {at}, is slow: its connections there are in use for longer"
             ),
             "slow_dependency",
-            match (is_much, waits.is_some()) {
+            match (share >= MUCH, waits.is_some()) {
                 (true, true) => Strength::Strong,
                 (true, false) | (false, true) => Strength::Moderate,
                 (false, false) => Strength::Weak,
             },
             evidence,
-        ));
+        ))
     }
-    let others = victim.held.iter().filter(|held| held.kind != "socket");
-    if let Some(kind) = others
-        .max_by_key(|held| held.count)
-        .filter(|held| share(held.count) >= 0.5)
-    {
-        let mut evidence = vec![format!("{} are of the kind {}", of(kind.count), kind.kind)];
-        evidence.extend(growth.as_ref().map(Growth::words));
-        let is_steady = growth.as_ref().is_some_and(|growth| growth.is_steady);
-        causes.push(cause(
+
+    fn other_kinds(&self) -> Option<Cause> {
+        let others = self.victim.held.iter().filter(|held| held.kind != "socket");
+        let most = others.max_by_key(|held| held.count)?;
+        if self.share(most.count) < 0.5 {
+            return None;
+        }
+        let mut evidence = vec![format!(
+            "{} are of the kind {}",
+            self.of(most.count),
+            most.kind
+        )];
+        evidence.extend(self.growth.as_ref().map(Growth::words));
+        let is_steady = self.growth.as_ref().is_some_and(|growth| growth.is_steady);
+        Some(cause(
             format!(
                 "the program opens ever more of the kind {} and does not close them",
-                kind.kind
+                most.kind
             ),
             "leak",
             if is_steady {
@@ -179,75 +230,69 @@ fn descriptors(victim: &VictimState, found: &Explanation) -> Vec<Cause> {
                 Strength::Moderate
             },
             evidence,
-        ));
+        ))
     }
-    if share(accepted) >= 0.5 && causes.is_empty() {
-        causes.extend(clients(accepted, &of, growth.as_ref(), found));
-    }
-    causes
-}
 
-/// Clients hold the descriptors: more of them than before, or ever more that stay.
-fn clients(
-    accepted: u64,
-    of: &dyn Fn(u64) -> String,
-    growth: Option<&Growth>,
-    found: &Explanation,
-) -> Option<Cause> {
-    let mut evidence = vec![format!(
-        "{} are established connections of clients",
-        of(accepted)
-    )];
-    evidence.extend(growth.map(Growth::words));
-    let healthy = found.healthy.as_ref().filter(|healthy| healthy.open > 0);
-    let active = healthy.map(|healthy| number(healthy.carried) / number(healthy.open));
-    if let (Some(healthy), Some(_)) = (healthy, active) {
-        evidence.push(format!(
-            "data went over {} of {} of them since it began",
-            healthy.carried, healthy.open
-        ));
+    /// Clients hold the descriptors: more of them than before, or ever more that stay.
+    fn clients(&self) -> Option<Cause> {
+        let growth = self.growth.as_ref();
+        let accepted = self.accepted();
+        if self.share(accepted) < 0.5 {
+            return None;
+        }
+        let mut evidence = vec![format!(
+            "{} are established connections of clients",
+            self.of(accepted)
+        )];
+        evidence.extend(growth.map(Growth::words));
+        let healthy = self
+            .found
+            .healthy
+            .as_ref()
+            .filter(|healthy| healthy.open > 0);
+        let active = healthy.map(|healthy| number(healthy.carried) / number(healthy.open));
+        if let (Some(healthy), Some(_)) = (healthy, active) {
+            evidence.push(format!(
+                "data went over {} of {} of them since it began",
+                healthy.carried, healthy.open
+            ));
+        }
+        let is_idle = active.is_some_and(|active| active <= 0.1);
+        let is_active = active.is_some_and(|active| active >= 0.5);
+        let (what, kind, strength) = match growth {
+            Some(growth) if growth.is_steady && is_idle => (
+                "connections are kept and not used, and ever more come: a leak, there or in its clients",
+                "leak",
+                Strength::Strong,
+            ),
+            Some(growth) if growth.is_steady && !is_active => (
+                "ever more connections are kept: a leak, there or in its clients",
+                "leak",
+                Strength::Moderate,
+            ),
+            Some(growth) if growth.is_sudden => (
+                "more clients came at once than before: load",
+                "load",
+                if is_active {
+                    Strength::Strong
+                } else {
+                    Strength::Moderate
+                },
+            ),
+            _ if is_active => (
+                "its clients use as many connections: load",
+                "load",
+                Strength::Moderate,
+            ),
+            _ if is_idle => (
+                "its clients keep connections that they do not use",
+                "idle",
+                Strength::Weak,
+            ),
+            _ => return None,
+        };
+        Some(cause(what.to_owned(), kind, strength, evidence))
     }
-    let is_idle = active.is_some_and(|active| active <= 0.1);
-    let is_active = active.is_some_and(|active| active >= 0.5);
-    let (what, kind, strength) = match growth {
-        Some(growth) if growth.is_steady && is_idle => (
-            "connections are kept and not used, and ever more come: a leak, there or in its clients",
-            "leak",
-            Strength::Strong,
-        ),
-        Some(growth) if growth.is_steady && !is_active => (
-            "ever more connections are kept: a leak, there or in its clients",
-            "leak",
-            Strength::Moderate,
-        ),
-        Some(growth) if growth.is_sudden => (
-            "more clients came at once than before: load",
-            "load",
-            if is_active {
-                Strength::Strong
-            } else {
-                Strength::Moderate
-            },
-        ),
-        _ if is_active => (
-            "its clients use as many connections: load",
-            "load",
-            Strength::Moderate,
-        ),
-        _ if is_idle => (
-            "its clients keep connections that they do not use",
-            "idle",
-            Strength::Weak,
-        ),
-        _ => return None,
-    };
-    Some(Cause {
-        what: what.to_owned(),
-        kind: kind.to_owned(),
-        strength,
-        evidence,
-        pid: None,
-    })
 }
 
 /// How the number of descriptors grew.

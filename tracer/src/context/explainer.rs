@@ -257,7 +257,7 @@ impl Explainer {
             let is_new = !self.standing.contains_key(&record.id);
             let noted = self.standing.entry(record.id.clone()).or_default();
             noted.ticks += 1;
-            if noted.ticks > CLOSE && noted.ticks % 10 != 0 {
+            if noted.ticks > CLOSE && !noted.ticks.is_multiple_of(10) {
                 continue;
             }
             let before = std::mem::replace(&mut noted.failures, failures);

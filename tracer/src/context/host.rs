@@ -290,7 +290,13 @@ mod tests {
         )
         .unwrap();
         let levels = pressure(root.path(), "").unwrap();
-        assert_eq!(levels.io.unwrap().avg10, 5.0);
+        assert_eq!(
+            levels.io,
+            Some(Level {
+                avg10: 5.0,
+                avg60: 1.0
+            })
+        );
         assert_eq!(levels.cpu, None);
     }
 }

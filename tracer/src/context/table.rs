@@ -1,6 +1,9 @@
 //! Which programs ran when (pure).
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, VecDeque},
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -140,7 +143,7 @@ impl Table {
         };
         let all = self.running.values().chain(&self.ended);
         let mut found: Vec<Started> = all.filter(fits).map(|one| one.program.clone()).collect();
-        found.sort_by(|one, other| (other.started, other.pid).cmp(&(one.started, one.pid)));
+        found.sort_by_key(|one| Reverse((one.started, one.pid)));
         let more = found.len().saturating_sub(TOLD);
         // What began first has had the most time to do harm: both ends are told.
         if more > 0 {

@@ -195,6 +195,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "these have no fractions")]
     fn a_minute_is_compared_with_the_hour_before() {
         let mut usage = Usage::default();
         let minute = Duration::from_mins(1);

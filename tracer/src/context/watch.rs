@@ -171,7 +171,9 @@ impl Watch {
             let root = &self.root;
             let runs = self.table.long(now, |program| complete(root, program));
             if let Some(history) = &self.history {
-                runs.into_iter().for_each(|run| history.run(run));
+                for run in runs {
+                    history.run(run);
+                }
             }
         }
         if self.noted.is_none_or(|noted| noted.elapsed() >= NOTED) {

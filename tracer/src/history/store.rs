@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::{Caps, Incident, pending::Item, prune, schema};
+use crate::observation::Code;
 
 /// Most pages of the journal before it is written into the file, and most bytes that it keeps.
 const JOURNAL: i64 = 8 << 20;
@@ -300,7 +301,7 @@ fn write_incident(file: &Connection, incident: &Incident) -> Result<()> {
             nanoseconds(incident.started),
             incident.ended.map(nanoseconds),
             incident.subject(),
-            incident.reason().map_or("", |code| code.as_str()),
+            incident.reason().map_or("", Code::as_str),
             process.and_then(|process| process.unit.as_ref()),
             serde_json::to_string(&record)?,
         ])?;
@@ -312,7 +313,7 @@ fn write_incident(file: &Connection, incident: &Incident) -> Result<()> {
             incident.id,
             number,
             nanoseconds(line.time),
-            line.reason.as_ref().map(|code| code.as_str()),
+            line.reason.as_ref().map(Code::as_str),
             line.text,
         ])?;
     }

@@ -162,6 +162,7 @@ impl History {
 
     /// Writes what is left and ends; `false` if that takes longer than `patience`, and then the disk
     /// may do with the rest what it likes.
+    #[must_use]
     pub fn stop(mut self, patience: Duration) -> bool {
         let settled = self.settle(patience);
         self.shared.lock().ending = true;

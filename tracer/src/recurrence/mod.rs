@@ -118,10 +118,6 @@ pub fn recurrence(
     Some(recurrence)
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands out a reference"
-)]
 fn seconds<S: serde::Serializer>(time: &SignedDuration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_i64(time.as_secs())
 }

@@ -57,7 +57,7 @@ pub fn html(blocks: &[Block], made: &str, zone: &TimeZone) -> String {
     );
     let is_one = blocks.len() == 1;
     write(&mut out, blocks, zone, is_one);
-    let _ = write!(out, "<footer>{}</footer></body></html>\n", escape(made));
+    let _ = writeln!(out, "<footer>{}</footer></body></html>", escape(made));
     out
 }
 
@@ -85,10 +85,10 @@ fn write(out: &mut String, blocks: &[Block], zone: &TimeZone, open: bool) {
     for block in blocks {
         match block {
             Block::Title(rank, title) => {
-                let _ = write!(out, "<h{rank}>{}</h{rank}>\n", escape(title));
+                let _ = writeln!(out, "<h{rank}>{}</h{rank}>", escape(title));
             }
             Block::Text(text) => {
-                let _ = write!(out, "<p>{}</p>\n", escape(text));
+                let _ = writeln!(out, "<p>{}</p>", escape(text));
             }
             Block::Facts(facts) => {
                 out.push_str("<dl>");
@@ -109,24 +109,24 @@ fn write(out: &mut String, blocks: &[Block], zone: &TimeZone, open: bool) {
                 out.push_str("</ul>\n");
             }
             Block::Code(code) => {
-                let _ = write!(out, "<pre><code>{}</code></pre>\n", escape(code));
+                let _ = writeln!(out, "<pre><code>{}</code></pre>", escape(code));
             }
             Block::Table(table) => rows(out, table),
             Block::Figure(figure) => out.push_str(&plot::draw(figure, zone)),
             Block::Incident(id, title, blocks) => {
                 let id = escape(id);
                 if open {
-                    let _ = write!(
+                    let _ = writeln!(
                         out,
-                        "<section id=\"i-{id}\" data-incident=\"{id}\"><h1>{}</h1>\n",
+                        "<section id=\"i-{id}\" data-incident=\"{id}\"><h1>{}</h1>",
                         escape(title)
                     );
                     write(out, blocks, zone, open);
                     out.push_str("</section>\n");
                 } else {
-                    let _ = write!(
+                    let _ = writeln!(
                         out,
-                        "<details id=\"i-{id}\" data-incident=\"{id}\"><summary>{}</summary>\n",
+                        "<details id=\"i-{id}\" data-incident=\"{id}\"><summary>{}</summary>",
                         escape(title)
                     );
                     write(out, blocks, zone, open);

@@ -28,7 +28,7 @@ pub fn tell(facts: &Facts, zone: &TimeZone, in_full: bool) -> Vec<Block> {
         [] => vec![Block::Text("No incidents.".to_owned())],
         [one] => {
             let mut blocks = teller.entry(one);
-            blocks.extend(teller.recurrences(&facts.recurrences));
+            blocks.extend(recurrences(&facts.recurrences));
             vec![Block::Incident(
                 one.incident.id.clone(),
                 teller.title(&one.incident),
@@ -40,7 +40,7 @@ pub fn tell(facts: &Facts, zone: &TimeZone, in_full: bool) -> Vec<Block> {
                 Block::Title(1, "Incidents".to_owned()),
                 Block::Text(teller.overview(several)),
             ];
-            blocks.extend(teller.recurrences(&facts.recurrences));
+            blocks.extend(recurrences(&facts.recurrences));
             blocks.push(Block::Figure(Box::new(Figure::Calendar(
                 teller.calendar(several),
             ))));
@@ -144,33 +144,6 @@ impl Teller<'_> {
         table
     }
 
-    fn recurrences(&self, recurrences: &[Again]) -> Vec<Block> {
-        let mut lines = Vec::new();
-        let mut precursors = Vec::new();
-        for again in recurrences {
-            // What happened once is in the list.
-            if again.onsets.len() < 2 {
-                continue;
-            }
-            lines.push(format!(
-                "{} ({}): {}",
-                again.subject, again.reason, again.recurrence.words
-            ));
-            precursors.extend(again.before.iter().take(5).map(|one| one.words.clone()));
-        }
-        if lines.is_empty() {
-            return Vec::new();
-        }
-        lines.truncate(MOST);
-        let mut blocks = vec![Block::Title(2, "Again".to_owned()), Block::List(lines)];
-        if !precursors.is_empty() {
-            precursors.dedup();
-            blocks.push(Block::Text("What always ran before:".to_owned()));
-            blocks.push(Block::List(precursors));
-        }
-        blocks
-    }
-
     /// One incident in full.
     fn entry(&self, entry: &Entry) -> Vec<Block> {
         let incident = &entry.incident;
@@ -221,7 +194,7 @@ impl Teller<'_> {
                 blocks.push(Block::Text(format!("risk: {}", remedy.risk)));
             }
         }
-        blocks.extend(self.plots(entry));
+        blocks.extend(plots(entry));
         if let Some(explanation) = &entry.explanation {
             blocks.extend(self.surroundings(explanation));
         }
@@ -427,115 +400,153 @@ impl Teller<'_> {
         }
         Calendar { days, hours }
     }
+}
 
-    fn plots(&self, entry: &Entry) -> Vec<Block> {
-        let incident = &entry.incident;
-        let samples = &entry.samples;
-        let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
-            return Vec::new();
-        };
-        let end = incident.ended.unwrap_or(last.time).max(last.time);
-        let mut from = first.time.min(incident.started);
-        let lead = end.duration_since(from) / 3;
-        from -= lead.max(SignedDuration::from_secs(30));
-        let marks: Vec<Mark> = entry
-            .explanation
-            .iter()
-            .flat_map(|explanation| &explanation.started)
-            .take(20)
-            .map(|one| Mark {
-                at: one.started,
-                what: one.comm.clone(),
-            })
-            .collect();
-        // What is thought to have set it off is shown, however long before that was.
-        let triggers = entry
-            .explanation
-            .iter()
-            .flat_map(|explanation| &explanation.trigger);
-        for pid in triggers.filter_map(|cause| cause.pid) {
-            let started = entry
-                .explanation
-                .iter()
-                .flat_map(|explanation| &explanation.started);
-            for one in started.filter(|one| one.pid == pid) {
-                from = from.min(one.started - SignedDuration::from_secs(30));
-            }
+fn recurrences(recurrences: &[Again]) -> Vec<Block> {
+    let mut lines = Vec::new();
+    let mut precursors = Vec::new();
+    for again in recurrences {
+        // What happened once is in the list.
+        if again.onsets.len() < 2 {
+            continue;
         }
-        let line = |name: &'static str, of: fn(&crate::history::Sample) -> Option<f64>| Line {
-            name,
-            points: samples
-                .iter()
-                .filter_map(|sample| Some((sample.time, of(sample)?)))
-                .collect(),
-            is_limit: false,
-        };
-        let limit = |name, of| Line {
-            is_limit: true,
-            ..line(name, of)
-        };
-        let mut pressures = vec![
-            line("disk", |sample| sample.io),
-            line("processor", |sample| sample.cpu),
-            line("memory", |sample| sample.memory),
-        ];
-        for minute in entry.pressures.iter().rev() {
-            if minute.time < first.time {
-                let values = [minute.io, minute.cpu, minute.memory];
-                for (line, value) in pressures.iter_mut().zip(values) {
-                    line.points.extend(value.map(|value| (minute.time, value)));
-                }
-            }
-        }
-        for line in &mut pressures {
-            line.points.sort_by_key(|(time, _)| *time);
-        }
-        let plot = |title, unit, lines: Vec<Line>| Plot {
-            title,
-            unit,
-            from,
-            until: end,
-            began: incident.started,
-            lines: lines
-                .into_iter()
-                .filter(|line| !line.points.is_empty())
-                .collect(),
-            marks: marks.clone(),
-        };
-        let plots = [
-            plot(
-                "Failures",
-                "a second",
-                vec![line("failures", |sample| Some(number(sample.failures)))],
-            ),
-            plot(
-                "Accept queue",
-                "connections",
-                vec![
-                    line("waiting", |sample| sample.queue.map(number)),
-                    limit("limit", |sample| sample.backlog.map(number)),
-                ],
-            ),
-            plot(
-                "Descriptors",
-                "open",
-                vec![
-                    line("open", |sample| sample.fd_used.map(number)),
-                    limit("limit", |sample| sample.fd_limit.map(number)),
-                ],
-            ),
-            plot("Pressure", "% of the time", pressures),
-        ];
-        let mut blocks: Vec<Block> = plots
-            .into_iter()
-            .filter(|plot| !plot.lines.is_empty())
-            .map(|plot| Block::Figure(Box::new(Figure::Plot(plot))))
-            .collect();
-        if !blocks.is_empty() {
-            blocks.insert(0, Block::Title(2, "How it went".to_owned()));
-        }
-        blocks
+        lines.push(format!(
+            "{} ({}): {}",
+            again.subject, again.reason, again.recurrence.words
+        ));
+        precursors.extend(again.before.iter().take(5).map(|one| one.words.clone()));
     }
+    if lines.is_empty() {
+        return Vec::new();
+    }
+    lines.truncate(MOST);
+    let mut blocks = vec![Block::Title(2, "Again".to_owned()), Block::List(lines)];
+    if !precursors.is_empty() {
+        precursors.dedup();
+        blocks.push(Block::Text("What always ran before:".to_owned()));
+        blocks.push(Block::List(precursors));
+    }
+    blocks
+}
+
+fn plots(entry: &Entry) -> Vec<Block> {
+    let incident = &entry.incident;
+    let samples = &entry.samples;
+    let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
+        return Vec::new();
+    };
+    let end = incident.ended.unwrap_or(last.time).max(last.time);
+    let from = beginning(entry, first.time, end);
+    let marks = marks(entry);
+    let line = |name: &'static str, of: fn(&crate::history::Sample) -> Option<f64>| Line {
+        name,
+        points: samples
+            .iter()
+            .filter_map(|sample| Some((sample.time, of(sample)?)))
+            .collect(),
+        is_limit: false,
+    };
+    let limit = |name, of| Line {
+        is_limit: true,
+        ..line(name, of)
+    };
+    let mut pressures = vec![
+        line("disk", |sample| sample.io),
+        line("processor", |sample| sample.cpu),
+        line("memory", |sample| sample.memory),
+    ];
+    for minute in entry.pressures.iter().rev() {
+        if minute.time < first.time {
+            let values = [minute.io, minute.cpu, minute.memory];
+            for (line, value) in pressures.iter_mut().zip(values) {
+                line.points.extend(value.map(|value| (minute.time, value)));
+            }
+        }
+    }
+    for line in &mut pressures {
+        line.points.sort_by_key(|(time, _)| *time);
+    }
+    let plot = |title, unit, lines: Vec<Line>| Plot {
+        title,
+        unit,
+        from,
+        until: end,
+        began: incident.started,
+        lines: lines
+            .into_iter()
+            .filter(|line| !line.points.is_empty())
+            .collect(),
+        marks: marks.clone(),
+    };
+    let plots = [
+        plot(
+            "Failures",
+            "a second",
+            vec![line("failures", |sample| Some(number(sample.failures)))],
+        ),
+        plot(
+            "Accept queue",
+            "connections",
+            vec![
+                line("waiting", |sample| sample.queue.map(number)),
+                limit("limit", |sample| sample.backlog.map(number)),
+            ],
+        ),
+        plot(
+            "Descriptors",
+            "open",
+            vec![
+                line("open", |sample| sample.fd_used.map(number)),
+                limit("limit", |sample| sample.fd_limit.map(number)),
+            ],
+        ),
+        plot("Pressure", "% of the time", pressures),
+    ];
+    let mut blocks: Vec<Block> = plots
+        .into_iter()
+        .filter(|plot| !plot.lines.is_empty())
+        .map(|plot| Block::Figure(Box::new(Figure::Plot(plot))))
+        .collect();
+    if !blocks.is_empty() {
+        blocks.insert(0, Block::Title(2, "How it went".to_owned()));
+    }
+    blocks
+}
+
+/// Programs that began.
+fn marks(entry: &Entry) -> Vec<Mark> {
+    entry
+        .explanation
+        .iter()
+        .flat_map(|explanation| &explanation.started)
+        .take(20)
+        .map(|one| Mark {
+            at: one.started,
+            what: one.comm.clone(),
+        })
+        .collect()
+}
+
+/// Where the time axis begins.
+fn beginning(entry: &Entry, first: Timestamp, end: Timestamp) -> Timestamp {
+    let mut from = first.min(entry.incident.started);
+    let lead = end.duration_since(from) / 3;
+    from -= lead.max(SignedDuration::from_secs(30));
+    // What is thought to have set it off is shown, however long before that was.
+    let triggers = entry
+        .explanation
+        .iter()
+        .flat_map(|explanation| &explanation.trigger);
+    for pid in triggers.filter_map(|cause| cause.pid) {
+        let started = entry
+            .explanation
+            .iter()
+            .flat_map(|explanation| &explanation.started);
+        for one in started.filter(|one| one.pid == pid) {
+            from = from.min(one.started - SignedDuration::from_secs(30));
+        }
+    }
+    from
 }
 
 #[expect(clippy::cast_precision_loss, reason = "it is drawn")]
