@@ -385,7 +385,9 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             sys_accept4(features)?;
             Ok(one("accept_kretprobe", Target::Kretprobe("__sys_accept4")))
         }
-        (HookName::Accept, Tier::Tracepoint) => syscall_exits(features),
+        (HookName::Accept | HookName::Connect | HookName::Descriptors, Tier::Tracepoint) => {
+            syscall_exits(features)
+        }
         (HookName::IoUringAccept, Tier::Trampoline) => Ok(match uring_function(features)? {
             UringFunction::Request => one("uring_fexit", Target::Fexit("io_accept")),
             UringFunction::Issue => issue_trampolines(),
@@ -414,7 +416,6 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             sys_connect(features)?;
             Ok(one("connect_kretprobe", Target::Kretprobe("__sys_connect")))
         }
-        (HookName::Connect, Tier::Tracepoint) => syscall_exits(features),
         (HookName::ConnectAsync, Tier::Tracepoint) => {
             // The end first, as in [`pair`].
             let mut attachments = socket_states(features, "connect_by_packet")?;
@@ -453,7 +454,6 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             Err("no tracepoint says that a connect waits".to_owned())
         }
         (HookName::Descriptors, Tier::Trampoline | Tier::Kprobe) => descriptors(features, tier),
-        (HookName::Descriptors, Tier::Tracepoint) => syscall_exits(features),
         (HookName::IoUringDescriptors, Tier::Trampoline | Tier::Kprobe) => {
             uring_descriptors(features, tier)
         }

@@ -69,6 +69,8 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 28.0;
 const BOTTOM: f64 = 28.0;
+/// Most marks that are named in the picture.
+const NAMED: usize = 3;
 /// Most points of a line: there are no more columns to draw them in.
 const POINTS: usize = 800;
 /// Most weeks of a calendar, the newest.
@@ -125,10 +127,21 @@ impl Plot {
                 continue;
             }
             let x = self.x(mark.at);
+            // Few have room for their names.
+            let named = if self.marks.len() > NAMED {
+                String::new()
+            } else {
+                format!(
+                    "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                    x + 4.0,
+                    TOP + 10.0,
+                    escape(&mark.what)
+                )
+            };
             let clock = zone.to_datetime(mark.at).strftime("%H:%M:%S").to_string();
             let _ = write!(
                 out,
-                "<g class=\"mark\"><line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>\
+                "<g class=\"mark\">{named}<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>\
                  <title>{clock} {}</title></g>",
                 HEIGHT - BOTTOM,
                 escape(&mark.what),

@@ -19,6 +19,8 @@ use crate::{
 
 /// Most lines of a timeline, and of similar lists.
 const MOST: usize = 100;
+/// More victims than these are told of one by one only if they have a pattern.
+const FEW: usize = 5;
 
 /// Tells of incidents: one in full, several as a list, or, for what has room for it, both.
 #[must_use]
@@ -405,9 +407,14 @@ impl Teller<'_> {
 fn recurrences(recurrences: &[Again]) -> Vec<Block> {
     let mut lines = Vec::new();
     let mut precursors = Vec::new();
+    let mut patternless = 0;
     for again in recurrences {
         // What happened once is in the list.
         if again.onsets.len() < 2 {
+            continue;
+        }
+        if again.recurrence.pattern.is_none() && recurrences.len() > FEW {
+            patternless += 1;
             continue;
         }
         lines.push(format!(
@@ -416,10 +423,15 @@ fn recurrences(recurrences: &[Again]) -> Vec<Block> {
         ));
         precursors.extend(again.before.iter().take(5).map(|one| one.words.clone()));
     }
+    lines.truncate(MOST);
+    if patternless > 0 {
+        lines.push(format!(
+            "{patternless} other victims several times each, without a pattern that chance does not make as well"
+        ));
+    }
     if lines.is_empty() {
         return Vec::new();
     }
-    lines.truncate(MOST);
     let mut blocks = vec![Block::Title(2, "Again".to_owned()), Block::List(lines)];
     if !precursors.is_empty() {
         precursors.dedup();
@@ -436,7 +448,10 @@ fn plots(entry: &Entry) -> Vec<Block> {
         return Vec::new();
     };
     let end = incident.ended.unwrap_or(last.time).max(last.time);
-    let from = beginning(entry, first.time, end);
+    let lead = end.duration_since(first.time.min(incident.started)) / 3;
+    let close = first.time.min(incident.started) - lead.max(SignedDuration::from_secs(30));
+    // What set it off may have begun long before: the pressure is shown from then on.
+    let far = beginning(entry, close);
     let marks = marks(entry);
     let line = |name: &'static str, of: fn(&crate::history::Sample) -> Option<f64>| Line {
         name,
@@ -469,7 +484,7 @@ fn plots(entry: &Entry) -> Vec<Block> {
     let plot = |title, unit, lines: Vec<Line>| Plot {
         title,
         unit,
-        from,
+        from: if title == PRESSURE { far } else { close },
         until: end,
         began: incident.started,
         lines: lines
@@ -500,7 +515,7 @@ fn plots(entry: &Entry) -> Vec<Block> {
                 limit("limit", |sample| sample.fd_limit.map(number)),
             ],
         ),
-        plot("Pressure", "% of the time", pressures),
+        plot(PRESSURE, "% of the time", pressures),
     ];
     let mut blocks: Vec<Block> = plots
         .into_iter()
@@ -527,11 +542,11 @@ fn marks(entry: &Entry) -> Vec<Mark> {
         .collect()
 }
 
-/// Where the time axis begins.
-fn beginning(entry: &Entry, first: Timestamp, end: Timestamp) -> Timestamp {
-    let mut from = first.min(entry.incident.started);
-    let lead = end.duration_since(from) / 3;
-    from -= lead.max(SignedDuration::from_secs(30));
+const PRESSURE: &str = "Pressure";
+
+/// Where a time axis begins that has room for what set it off.
+fn beginning(entry: &Entry, close: Timestamp) -> Timestamp {
+    let mut from = close;
     // What is thought to have set it off is shown, however long before that was.
     let triggers = entry
         .explanation
