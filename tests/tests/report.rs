@@ -10,7 +10,7 @@ use serde_json::json;
 use turnaway::history::{Caps, Context, History, Incident, Sample, Watch};
 use turnaway_tests::tracer;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// 2026-11-10 03:12:00 UTC, a Tuesday.
 const TUESDAY: i64 = 1_794_280_320;

@@ -14,7 +14,7 @@ use turnaway_tests::servers::foreground::{Foreground, folder, free_port};
 use turnaway_tests::servers::{as_nobody, postgres};
 use turnaway_tests::{sys, tracer, wait};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Descriptors of the pooler.
 const LIMIT: u64 = 64;
 
@@ -57,8 +57,9 @@ impl Daemon {
             "AcceptQueueOverflows",
             "AcceptSlow",
         ] {
-            text +=
-                &format!("[[rule]]\nname = \"{name}\"\nresolve_after = \"3s\"\nwindow = \"5s\"\n");
+            text += "[[rule]]\nresolve_after = \"3s\"\nwindow = \"5s\"\nname = ";
+            text += &serde_json::to_string(name).unwrap();
+            text.push('\n');
         }
         std::fs::write(&config, text).unwrap();
         let mut child = Command::new(tracer::binary().unwrap())
@@ -309,7 +310,8 @@ fn explained(fired: &Value, pooler: u32, target: &Path, port: u16) {
     assert_eq!(victim["soft"], LIMIT, "{explanation:#}");
     assert!(victim["fd"].as_u64().unwrap() >= LIMIT - 4, "{victim}");
     let held = victim["held"].as_array().unwrap();
-    let accepted = |one: &&Value| one["accepted_at"] == port.to_string();
+    let port = port.to_string();
+    let accepted = |one: &&Value| one["accepted_at"] == port.as_str();
     let clients = held
         .iter()
         .filter(accepted)
