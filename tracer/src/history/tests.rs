@@ -369,7 +369,8 @@ fn a_folder_that_is_not_there_costs_memory_and_what_waits_is_written_later() {
     let missing = folder.path().join("later");
     let path = missing.join(super::FILE);
     let history = History::start(&path, Caps::default()).unwrap();
-    history.incident(incident("a", wall(0)));
+    history.incident(incident("a", wall(1)));
+    history.incident(incident("b", wall(0)));
     let until_failing = || {
         for _ in 0..2_000 {
             if history.health().failing.is_some() {
@@ -381,7 +382,7 @@ fn a_folder_that_is_not_there_costs_memory_and_what_waits_is_written_later() {
     };
     until_failing();
     assert!(!history.settle(Duration::from_millis(10)));
-    let mut later = incident("a", wall(0));
+    let mut later = incident("a", wall(1));
     later.statement = "it got worse".to_owned();
     history.incident(later.clone());
     fs::create_dir(&missing).unwrap();
@@ -390,7 +391,8 @@ fn a_folder_that_is_not_there_costs_memory_and_what_waits_is_written_later() {
     assert_eq!(history.health().lost, 0);
     assert!(history.stop(PATIENCE));
     let reader = Reader::open(&path).unwrap();
-    assert_eq!(reader.incidents(&Wanted::default()).unwrap(), [later]);
+    let wanted = [later, incident("b", wall(0))];
+    assert_eq!(reader.incidents(&Wanted::default()).unwrap(), wanted);
 }
 
 #[test]
