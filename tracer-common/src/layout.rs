@@ -39,6 +39,14 @@ layout! {
     task_tgid: "task_struct.tgid";
     /// `PF_*`.
     task_flags: "task_struct.flags";
+    /// Its memory.
+    task_mm: "task_struct.mm";
+    /// Where its arguments begin.
+    mm_arg_start: "mm_struct.arg_start";
+    /// Where they end.
+    mm_arg_end: "mm_struct.arg_end";
+    /// Threads that have not ended.
+    signal_live: "signal_struct.live";
     /// Name.
     task_comm: "task_struct.comm";
     /// Start, nanoseconds of `CLOCK_BOOTTIME`.

@@ -9,12 +9,14 @@
 
 pub mod failure;
 pub mod layout;
+pub mod program;
 pub mod reason;
 
 pub use failure::{
     ClosedListener, Exemplar, FailureCount, FailureKey, ListenerFacts, ListenerStats, ProcessFacts,
     known,
 };
+pub use program::ProgramRecord;
 pub use reason::Reason;
 
 #[cfg(feature = "user")]

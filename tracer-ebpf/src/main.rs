@@ -29,6 +29,7 @@ mod globals;
 mod kread;
 mod listeners;
 mod maps;
+mod programs;
 mod queue;
 mod shed;
 mod target;

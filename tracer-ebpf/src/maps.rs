@@ -179,3 +179,15 @@ pub(crate) static BLANK_CONNECTING: Array<Connecting> = Array::with_max_entries(
 /// the connect call that hands the errno out must not count the failure again.
 #[map]
 pub(crate) static FAILED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Programs that begin and end, on their way to user space. The size is set by the loader.
+#[map]
+pub(crate) static PROGRAMS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Records that found that ring full.
+#[map]
+pub(crate) static PROGRAMS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Processes that began to run a program, and when they were started: only of those is the end told.
+#[map]
+pub(crate) static RUNNING: LruHashMap<u32, u64> = LruHashMap::with_max_entries(32_768, 0);

@@ -30,8 +30,10 @@ pub(crate) const TESTS: &[&str] = &[
     "golang-go",
     "prometheus", // scrapes metrics; promtool checks them, and the shipped rules
     "curl",
-    "iproute2", // routes of test networks
-    "bpftool",  // shows what is loaded, independently of turnaway
-    "openssl",  // certificates for receivers of alerts
-    "strace",   // shows what accept returned, independently of turnaway
+    "iproute2",  // routes of test networks
+    "bpftool",   // shows what is loaded, independently of turnaway
+    "openssl",   // certificates for receivers of alerts
+    "chromium",  // opens reports
+    "e2fsprogs", // a file system that is frozen, or full
+    "strace",    // shows what accept returned, independently of turnaway
 ];

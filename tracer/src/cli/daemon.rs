@@ -111,6 +111,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
                 tier: args.tier,
                 filter: filter.for_kernel(1),
                 slow: args.slow,
+                programs: true,
                 ..session::Options::default()
             },
             filter,

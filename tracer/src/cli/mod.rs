@@ -6,6 +6,7 @@ mod doctor;
 mod errors;
 mod output;
 mod replay;
+mod report;
 mod rules;
 mod trace;
 
@@ -62,6 +63,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Show the incidents in recorded events
     Replay(replay::Args),
+    /// Tell of incidents, and whether they come again
+    Report(Box<report::Args>),
     /// Say whether a configuration is right
     CheckConfig(rules::CheckArgs),
     /// Try rules on recorded events
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Silence(args) => control::silence(args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::CheckConfig(args) => rules::check(&args),
         Command::Rules(args) => rules::run(&args),
     };

@@ -23,10 +23,11 @@ use tokio::sync::Notify;
 use crate::{
     alert::Severity,
     attribute::Who,
+    context::Explainer,
     control::{Ask, Server, Serving, WaitingFields},
     event::{Count, Failure},
     incident::{Change, Engine, Now, What},
-    kernel::{attach::HookStatus, jiffies, session::Losses},
+    kernel::{attach::HookStatus, jiffies, programs::Programs, session::Losses},
     metrics::{self, Metrics, Moment, ProcessState},
     notify::Notifiers,
     observation::Observation,
@@ -104,6 +105,7 @@ pub fn run(options: &Options) -> Result<()> {
         options: options.clone(),
         host,
         engine,
+        explainer: Explainer::start(options.state.as_deref())?,
         notifiers: Some(notifiers),
         metrics,
         endpoint,
@@ -148,6 +150,7 @@ struct Daemon {
     options: Options,
     host: String,
     engine: Engine,
+    explainer: Explainer,
     /// `None` once it has ended.
     notifiers: Option<Arc<Notifiers>>,
     metrics: Arc<Metrics>,
@@ -316,6 +319,10 @@ impl Watcher for Daemon {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     }
 
+    fn programs(&mut self, programs: Programs) {
+        self.explainer.programs(programs);
+    }
+
     fn failure(&mut self, failure: &Failure, who: &Who, fd_used: Option<u64>, clock: &Clock) {
         let seen = Observation::of_failure(&self.host, failure, who, fd_used, clock);
         self.engine.pass(now());
@@ -336,6 +343,7 @@ impl Watcher for Daemon {
         let seen = Observation::of_count(&self.host, at, count, who, clock);
         self.engine.pass(now());
         self.engine.observe(&seen);
+        self.explainer.counted(&seen);
         self.metrics.observe_count(count, who, Moment::now());
         if let Some(recorder) = &mut self.recorder {
             let failures = Failures::of_count(count, who);
@@ -344,8 +352,10 @@ impl Watcher for Daemon {
     }
 
     fn reading(&mut self, reading: &Reading<'_>) -> Vec<String> {
-        let changes = self.take(reading);
+        let mut changes = self.take(reading);
+        self.explainer.explain(&mut changes);
         let lines = self.tell(&changes);
+        self.explainer.tick(&self.engine.incidents());
         self.metrics(reading);
         if !changes.is_empty() || self.saved.elapsed() >= SAVING {
             self.save();
@@ -414,11 +424,13 @@ impl Watcher for Daemon {
     fn end(&mut self, last: &Reading<'_>, deadline: Instant) -> Vec<String> {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
         self.serving = None;
-        let changes = self.take(last);
+        let mut changes = self.take(last);
+        self.explainer.explain(&mut changes);
         let lines = self.tell(&changes);
         self.save();
         // Both go on meanwhile.
         self.keeper.close();
+        self.explainer.stop();
         let delivering = deadline
             .saturating_duration_since(Instant::now())
             .saturating_sub(NOTING);

@@ -22,6 +22,7 @@ pub use engine::{Change, Engine, Saved, What};
 pub use episode::{Episode, Place, ReasonTotal, State, Sufferer, Told, Victim};
 pub use record::IncidentRecord;
 pub use words::waits;
+pub(crate) use words::plain;
 
 #[cfg(test)]
 mod properties;

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     alert::{Alert, Severity, Status},
+    context::Explanation,
     observation::{Code, Fd, Listener, Process},
     record::{Percentiles, SCHEMA},
     rules::Rule,
@@ -68,6 +69,9 @@ pub struct IncidentRecord {
     pub timeline: Vec<TimelineFields>,
     /// Lines of that which there was no room for.
     pub untold: u64,
+    /// What went on around it, and what that says of its cause; only the daemon knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Box<Explanation>>,
 }
 
 /// Whose an incident is.
@@ -246,6 +250,7 @@ impl IncidentRecord {
                 })
                 .collect(),
             untold: episode.untold,
+            explanation: None,
         }
     }
 

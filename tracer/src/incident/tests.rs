@@ -218,10 +218,12 @@ pub(crate) fn samples() -> Vec<IncidentRecord> {
         ..seen("net.conntrack_full", count(5, 4_000), 4_000, pooler(), 0)
     };
     let network = of(&[network], false);
-    [rich, client, network]
+    let mut records: Vec<IncidentRecord> = [rich, client, network]
         .iter()
         .map(|episode| IncidentRecord::new(episode, wall(6_000)))
-        .collect()
+        .collect();
+    records[0].explanation = Some(Box::new(crate::context::types::tests::sample()));
+    records
 }
 
 #[test]

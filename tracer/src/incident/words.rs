@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Text without what moves a cursor or hides; a backslash stays.
-pub(super) fn plain(from: &str) -> String {
+pub(crate) fn plain(from: &str) -> String {
     let parts: Vec<String> = from
         .split('\\')
         .map(|part| text::terminal(part.as_bytes()))

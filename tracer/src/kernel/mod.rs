@@ -11,6 +11,7 @@ pub mod jiffies;
 pub mod kretprobe;
 pub mod offsets;
 pub mod plan;
+pub mod programs;
 pub mod session;
 pub mod tracefs;
 pub mod words;

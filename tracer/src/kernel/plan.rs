@@ -54,7 +54,13 @@ pub const FUNCTIONS: &[&str] = &[
 ];
 
 /// Tracepoints that hooks may sit at, through BTF.
-pub const TRACEPOINTS: &[&str] = &["inet_sock_set_state", "io_uring_complete", "sys_exit"];
+pub const TRACEPOINTS: &[&str] = &[
+    "inet_sock_set_state",
+    "io_uring_complete",
+    "sched_process_exec",
+    "sched_process_exit",
+    "sys_exit",
+];
 
 /// What a hook watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +87,8 @@ pub enum HookName {
     Descriptors,
     /// io_uring's operations that want a descriptor, but for accept.
     IoUringDescriptors,
+    /// Programs that begin and end: no failures, but what goes on around them.
+    Programs,
 }
 
 impl HookName {
@@ -97,6 +105,7 @@ impl HookName {
         Self::UnixWait,
         Self::Descriptors,
         Self::IoUringDescriptors,
+        Self::Programs,
     ];
 
     /// Its name in text and JSON.
@@ -114,6 +123,7 @@ impl HookName {
             Self::UnixWait => "unix_wait",
             Self::Descriptors => "descriptors",
             Self::IoUringDescriptors => "io_uring_descriptors",
+            Self::Programs => "programs",
         }
     }
 
@@ -134,6 +144,7 @@ impl HookName {
             Self::IoUringDescriptors => {
                 "descriptors that io_uring cannot open for the programs that use it"
             }
+            Self::Programs => "which programs began before an incident",
         }
     }
 
@@ -172,6 +183,7 @@ impl HookName {
             Self::UnixWait => &[R::QueueUnixFull],
             Self::Descriptors => &[R::FdExhausted, R::FdPressure],
             Self::IoUringDescriptors => &[R::FdExhausted],
+            Self::Programs => &[],
             Self::Connect => &[
                 R::ConnectRefused,
                 R::ConnectTimeout,
@@ -229,6 +241,8 @@ impl Attachment {
                 | "connect_by_packet_again"
                 | "closed_tracepoint"
                 | "shed_tracepoint"
+                | "program_began"
+                | "program_ended"
         )
     }
 }
@@ -319,6 +333,45 @@ pub fn plan(
         .collect()
 }
 
+/// Plans the hook at programs that begin and end, which no reason needs.
+#[must_use]
+pub fn programs(features: &Features) -> HookPlan {
+    let mut plan = HookPlan {
+        hook: HookName::Programs,
+        ways: Vec::new(),
+        refused: Vec::new(),
+    };
+    match way(features, HookName::Programs, Tier::Tracepoint) {
+        Ok(attachments) => plan.ways.push(Way {
+            tier: Tier::Tracepoint,
+            attachments,
+        }),
+        Err(why) => plan.refused.push((Tier::Tracepoint, why)),
+    }
+    plan
+}
+
+fn program_tracepoints(features: &Features) -> Result<Vec<Attachment>, String> {
+    // The end first: what was begun before it is attached is not waited for.
+    [
+        ("sched_process_exit", "program_ended"),
+        ("sched_process_exec", "program_began"),
+    ]
+    .into_iter()
+    .map(|(tracepoint, program)| {
+        let parameters = features
+            .tracepoints
+            .get(tracepoint)
+            .ok_or_else(|| format!("the kernel's BTF has no tracepoint {tracepoint}"))?;
+        expect_first(tracepoint, parameters, &["struct task_struct *"])?;
+        Ok(Attachment {
+            program,
+            target: Target::BtfTracepoint(tracepoint),
+        })
+    })
+    .collect()
+}
+
 fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment>, String> {
     if tier == Tier::Kprobe && !features.kprobes {
         return Err("this kernel has no kprobes (CONFIG_KPROBES)".to_owned());
@@ -407,6 +460,8 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
         (HookName::IoUringDescriptors, Tier::Tracepoint) => {
             uring_complete(features, "uring_descriptors_cqe", "uring_descriptors_res")
         }
+        (HookName::Programs, Tier::Tracepoint) => program_tracepoints(features),
+        (HookName::Programs, _) => Err("a tracepoint sees it at the least cost".to_owned()),
         (_, Tier::Poll) => Err("no way to see it without a hook".to_owned()),
     }
 }

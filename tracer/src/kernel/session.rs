@@ -23,6 +23,7 @@ use super::{
     btf::Btf,
     features, jiffies, offsets,
     plan::{self, HookName, HookPlan, Target},
+    programs::{self, Programs},
 };
 use crate::event::{Closed, Count, Failure, Listener, ProcessId, Tier};
 
@@ -42,6 +43,8 @@ pub struct Options {
     pub counter_keys: u32,
     /// From this long in the queue an accepted connection is slow.
     pub slow: Duration,
+    /// Watch programs that begin and end, too.
+    pub programs: bool,
 }
 
 impl Default for Options {
@@ -52,6 +55,7 @@ impl Default for Options {
             ring_bytes: 1 << 20,
             counter_keys: 16_384,
             slow: Duration::from_millis(500),
+            programs: false,
         }
     }
 }
@@ -83,6 +87,7 @@ pub struct Session {
     all_listeners: Option<Whole>,
     closed: HashMap<MapData, u64, ClosedListener>,
     pressed: HashMap<MapData, u32, u64>,
+    programs: Option<Programs>,
     ring: Ring,
     unreadable: u64,
     /// By hook, once they are gone.
@@ -125,9 +130,12 @@ impl Session {
         let features = features::detect(&btf);
         let tracefs = features.tracefs.clone().and_then(Result::ok);
         let wanted = options.filter.reasons;
-        let plans = plan::plan(&features, options.tier, |reason| {
+        let mut plans = plan::plan(&features, options.tier, |reason| {
             wanted & (1 << reason as u16) != 0
         });
+        if options.programs {
+            plans.push(plan::programs(&features));
+        }
         let counters = match &features.counters {
             Some(Ok(counters)) => *counters,
             _ => Counters::NONE,
@@ -153,6 +161,7 @@ impl Session {
             .override_global("SETTINGS", &settings, true)
             .override_global(aya_log::LEVEL, &log_level, true)
             .map_max_entries("EXEMPLARS", options.ring_bytes)
+            .map_max_entries("PROGRAMS", programs::ring_bytes(options.programs))
             .map_max_entries("FAILURES_0", options.counter_keys)
             .map_max_entries("FAILURES_1", options.counter_keys)
             .load(OBJECT)
@@ -167,6 +176,10 @@ impl Session {
         .attach(plans);
         drop(btf);
         give_back_memory();
+        let is_there = |hook: &HookStatus| hook.attached.is_some();
+        let watches_programs = hooks
+            .iter()
+            .any(|hook| hook.hook == HookName::Programs && is_there(hook));
         let mut map = |name: &'static str| {
             ebpf.take_map(name)
                 .with_context(|| format!("the eBPF object has no map {name}"))
@@ -190,6 +203,14 @@ impl Session {
             all_listeners,
             closed: map("CLOSED")?.try_into()?,
             pressed: map("PRESSED")?.try_into()?,
+            programs: if watches_programs {
+                Some(Programs::new(
+                    map("PROGRAMS")?.try_into()?,
+                    map("PROGRAMS_LOST")?.try_into()?,
+                ))
+            } else {
+                None
+            },
             ring: Ring(map("EXEMPLARS")?.try_into()?),
             unreadable: 0,
             missed: Vec::new(),
@@ -305,6 +326,12 @@ impl Session {
                 start_boottime_ns,
             })
             .collect()
+    }
+
+    /// Programs that begin and end, for somebody who reads them elsewhere; once, and only where they
+    /// are watched.
+    pub fn take_programs(&mut self) -> Option<Programs> {
+        self.programs.take()
     }
 
     /// Whether a hook is in place.

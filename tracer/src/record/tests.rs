@@ -279,6 +279,7 @@ fn the_schema_has_no_field_that_no_record_has() {
             note("incident_process", &record["victim"]["process"]);
             note("incident_fd", &record["fd"]);
             note("waits", &record["waits"]);
+            note_explanation(&mut note, &record["explanation"]);
             for (list, definition) in [
                 ("reasons", "incident_reason"),
                 ("listeners", "incident_listener"),
@@ -337,6 +338,33 @@ fn the_schema_has_no_field_that_no_record_has() {
     assert_eq!(seen, schema_fields());
 }
 
+/// Where the objects of an explanation are, by definition.
+const EXPLANATION: &[(&str, &str)] = &[
+    ("explanation", ""),
+    ("started", "/started/0"),
+    ("pressures", "/pressure"),
+    ("levels", "/pressure/host"),
+    ("level", "/pressure/host/cpu"),
+    ("busy", "/busy"),
+    ("user", "/busy/disk/0"),
+    ("victim_state", "/victim"),
+    ("reading", "/victim/fd_before/0"),
+    ("held", "/victim/held/0"),
+    ("memory", "/memory"),
+    ("files", "/files"),
+    ("healthy", "/healthy"),
+    ("healthy_peer", "/healthy/peers/0"),
+    ("cause", "/trigger/0"),
+];
+
+fn note_explanation(note: &mut impl FnMut(&str, &Value), explanation: &Value) {
+    for (definition, pointer) in EXPLANATION {
+        if let Some(object) = explanation.pointer(pointer) {
+            note(definition, object);
+        }
+    }
+}
+
 #[test]
 fn every_field_is_documented() {
     // How the document writes the fields of objects in objects.
@@ -357,6 +385,14 @@ fn every_field_is_documented() {
         "held_kind" => format!("`kinds[].{field}`"),
         "held_sockets" => format!("`sockets[].{field}`"),
         "held_file" => format!("`files[].{field}`"),
+        _ if EXPLANATION.iter().any(|(name, _)| *name == definition) => {
+            let (_, pointer) = EXPLANATION
+                .iter()
+                .find(|(name, _)| *name == definition)
+                .unwrap();
+            let path = pointer.replace("/0", "[]").replace('/', ".");
+            format!("`explanation{path}.{field}`")
+        }
         _ => format!("`{field}`"),
     };
     let undocumented: Vec<String> = schema_fields()

@@ -26,7 +26,7 @@ use netlink_packet_sock_diag::{
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-use super::{Listener, Waiting};
+use super::{Established, Listener, Waiting};
 use crate::event::Address;
 
 /// Room for a datagram. The kernel fills what it is given, up to 32 KiB
@@ -78,6 +78,14 @@ pub(super) fn waiting(port: u16, buffer: &mut Vec<u8>) -> Dump<Waiting> {
     let mut found = unique(dump("TCP", &request, buffer, inet_waiting), |it| it.cookie);
     found.items.sort_by_key(|it| Reverse(it.waited));
     found
+}
+
+/// The established TCP connections of a local port that processes have.
+pub(super) fn established(port: u16, buffer: &mut Vec<u8>) -> Dump<Established> {
+    let request = inet_request(&StateFlags::ESTABLISHED, &ExtensionFlags::INFO, port);
+    unique(dump("TCP", &request, buffer, inet_established), |it| {
+        it.cookie
+    })
 }
 
 /// The kernel goes on by position between two datagrams: what moved may come twice.
@@ -318,6 +326,38 @@ fn inet_waiting(payload: &[u8]) -> Result<Option<Waiting>> {
         local: address(id.source_address, id.source_port),
         waited: Duration::from_millis(waited.into()),
         closed_by_peer: header.state == TCP_CLOSE_WAIT,
+    }))
+}
+
+fn inet_established(payload: &[u8]) -> Result<Option<Established>> {
+    /// Indexes of words in `struct tcp_info`; the last two begin numbers of two words.
+    const LAST_DATA_SENT: usize = std::mem::offset_of!(libc::tcp_info, tcpi_last_data_sent) / 4;
+    const LAST_DATA_RECEIVED: usize = std::mem::offset_of!(libc::tcp_info, tcpi_last_data_recv) / 4;
+    const BYTES_ACKED: usize = 30;
+    const BYTES_RECEIVED: usize = 32;
+    let header = InetResponseHeader::parse(payload)?;
+    if header.inode == 0 || header.state != TCP_ESTABLISHED {
+        return Ok(None);
+    }
+    let mut quiet = None;
+    for_each_attribute::<InetResponseBuffer>(payload, |kind, value| {
+        if kind != INET_DIAG_INFO {
+            return;
+        }
+        let long =
+            |index| Some(u64::from(word(value, index)?) | u64::from(word(value, index + 1)?) << 32);
+        // Both clocks start with the connection: without data they say nothing.
+        let received = long(BYTES_RECEIVED).filter(|bytes| *bytes > 0);
+        let sent = long(BYTES_ACKED).filter(|bytes| *bytes > 1);
+        let received = received.and(word(value, LAST_DATA_RECEIVED));
+        let sent = sent.and(word(value, LAST_DATA_SENT));
+        quiet = received.into_iter().chain(sent).min();
+    })?;
+    let id = header.socket_id;
+    Ok(Some(Established {
+        cookie: cookie(id.cookie),
+        peer: SocketAddr::new(id.destination_address.to_canonical(), id.destination_port),
+        quiet: quiet.map(|quiet| Duration::from_millis(quiet.into())),
     }))
 }
 

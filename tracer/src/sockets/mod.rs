@@ -119,6 +119,18 @@ pub struct Waiting {
     pub closed_by_peer: bool,
 }
 
+/// A TCP connection that a process has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Established {
+    /// Socket cookie, `SO_COOKIE`.
+    pub cookie: u64,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Since data went over it last; `None` if none has, or the kernel does not tell (before Linux
+    /// 4.1).
+    pub quiet: Option<Duration>,
+}
+
 impl Poller {
     /// A poller that finds namespaces through `/proc` under `root`, which is normally `/`.
     #[must_use]
@@ -196,6 +208,23 @@ impl Poller {
             home.enter(&namespace).ok()?;
         }
         let found = dump::waiting(port, &mut self.buffer);
+        home.leave().ok()?;
+        found.problem.is_none().then_some(found.items)
+    }
+
+    /// The established connections of a TCP port of the namespace with this inode number, as far as
+    /// processes have them: those that wait to be accepted are not among them.
+    ///
+    /// `None` where the namespace cannot be entered or the kernel's answer is not complete.
+    pub fn established(&mut self, netns: u32, port: u16) -> Option<Vec<Established>> {
+        let mut home = Home::open().ok()?;
+        if netns != home.inode {
+            self.known.refresh(Instant::now());
+            let doors = self.known.doors().remove(&netns)?;
+            let namespace = self.known.open(netns, &doors).ok()??;
+            home.enter(&namespace).ok()?;
+        }
+        let found = dump::established(port, &mut self.buffer);
         home.leave().ok()?;
         found.problem.is_none().then_some(found.items)
     }

@@ -90,7 +90,7 @@ pub fn run_with(options: &Options, watcher: Option<Box<dyn Watcher>>) -> Result<
         .block_on(trace(options, watcher))
 }
 
-async fn trace(options: &Options, watcher: Option<Box<dyn Watcher>>) -> Result<()> {
+async fn trace(options: &Options, mut watcher: Option<Box<dyn Watcher>>) -> Result<()> {
     // Without somebody who reloads, a terminal that goes away ends the run.
     let mut hangup = match watcher {
         Some(_) => Some(signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?),
@@ -98,7 +98,10 @@ async fn trace(options: &Options, watcher: Option<Box<dyn Watcher>>) -> Result<(
     };
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let session = Session::start(&options.session)?;
+    let mut session = Session::start(&options.session)?;
+    if let (Some(programs), Some(watcher)) = (session.take_programs(), &mut watcher) {
+        watcher.programs(programs);
+    }
     // A run that is blind to its main job would find nothing and look like good news.
     let blind = |hook: &HookStatus| hook.attached.is_none();
     let hooks = session.hooks();

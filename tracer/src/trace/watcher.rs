@@ -11,7 +11,7 @@ use turnaway_common::ListenerStats;
 use crate::{
     attribute::Who,
     event::{Count, Descriptors, Failure, ProcessId},
-    kernel::{attach::HookStatus, session::Losses},
+    kernel::{attach::HookStatus, programs::Programs, session::Losses},
     record::{Clock, Listening, Seen},
 };
 
@@ -19,6 +19,8 @@ use crate::{
 pub trait Watcher {
     /// Hooks are in place.
     fn begun(&mut self, hooks: &[HookStatus]);
+    /// Programs that begin and end, where they are watched.
+    fn programs(&mut self, _programs: Programs) {}
     /// An exemplar, or a state that began or ended; `fd_used` is the number of open descriptors.
     fn failure(&mut self, failure: &Failure, who: &Who, fd_used: Option<u64>, clock: &Clock);
     /// A state that lasts, once a second.

@@ -1,0 +1,387 @@
+//! What the daemon has of the history and of what went on around incidents.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use hashlink::LinkedHashMap;
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{
+    Explanation,
+    watch::{Ask, Standing, Watch},
+};
+use crate::{
+    history::{self, Caps, Context, History, Incident, Minute, Process, Reader, Wanted},
+    incident::{Change, IncidentRecord, What},
+    kernel::programs::Programs,
+    observation::Observation,
+    privileges::{self, Duty},
+    recurrence::{Span, recurrence},
+};
+
+/// How long all changes of one moment together wait to be explained: then they are told without.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Most incidents whose explanations are at hand.
+const KNOWN: usize = 1000;
+/// Most victims and reasons that are told apart in a minute.
+const MINUTES: usize = 1000;
+/// An incident is noted each second for so long, and then each tenth.
+const CLOSE: u64 = 600;
+/// How long the history may take at the end.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Most incidents of one victim and reason that are remembered.
+const ONSETS: usize = 500;
+
+/// Explains incidents and keeps their history.
+#[derive(Debug)]
+pub struct Explainer {
+    history: Option<Arc<History>>,
+    asks: Sender<Ask>,
+    known: LinkedHashMap<String, Option<Explanation>>,
+    standing: HashMap<String, Noted>,
+    minute: i64,
+    minutes: BTreeMap<(String, String), u64>,
+    begun: Timestamp,
+    past: Arc<Mutex<Past>>,
+}
+
+/// How often an incident was noted, and its failures until then.
+#[derive(Debug, Default)]
+struct Noted {
+    ticks: u64,
+    failures: u64,
+}
+
+/// When incidents of each victim and reason began, and when somebody watched.
+#[derive(Debug, Default)]
+struct Past {
+    onsets: HashMap<(String, String), Vec<Timestamp>>,
+    watched: Vec<Span>,
+}
+
+impl Explainer {
+    /// Starts the threads. Without a folder for the state, nothing is kept.
+    pub fn start(state: Option<&Path>) -> Result<Self> {
+        let history = match state {
+            Some(folder) => {
+                let file = folder.join(history::FILE);
+                Some(Arc::new(History::start(&file, Caps::default())?))
+            }
+            None => None,
+        };
+        let past = Arc::new(Mutex::new(Past::default()));
+        if let Some(folder) = state {
+            remember(
+                &folder.join(history::FILE),
+                history.clone(),
+                Arc::clone(&past),
+            )?;
+        }
+        let (asks, asked) = mpsc::channel();
+        let watch = Watch::new(Path::new("/"), asked, history.clone());
+        thread::Builder::new()
+            .name("turnaway-context".to_owned())
+            .spawn(move || {
+                // It looks into files of processes, and into network namespaces.
+                privileges::keep(Duty::Poll);
+                watch.run();
+            })
+            .context("cannot start a thread to watch what goes on")?;
+        let begun = Timestamp::now();
+        Ok(Self {
+            history,
+            asks,
+            known: LinkedHashMap::new(),
+            standing: HashMap::new(),
+            minute: begun.as_second().div_euclid(60),
+            minutes: BTreeMap::new(),
+            begun,
+            past,
+        })
+    }
+
+    /// Programs that begin and end are read from now on.
+    pub fn programs(&self, programs: Programs) {
+        // It fails only if the thread has ended.
+        let _ = self.asks.send(Ask::Programs(Box::new(programs)));
+    }
+
+    /// Explains incidents that begin, says what is known of the others, and has all of it kept.
+    pub fn explain(&mut self, changes: &mut [Change]) {
+        let deadline = Instant::now() + PATIENCE;
+        for change in changes {
+            let Some(incident) = Incident::of(&change.record) else {
+                continue;
+            };
+            if change.what == What::Fired && !self.known.contains_key(&incident.id) {
+                let explanation = self.ask(&incident, deadline);
+                self.keep(&incident, explanation);
+            } else if change.what == What::Resolved {
+                // What kept working is known best at the end.
+                let now = self.ask(&incident, deadline);
+                self.look_back(&incident.id, now);
+                self.standing.remove(&incident.id);
+            }
+            if let Some(explanation) = self.known.get(&incident.id).cloned().flatten() {
+                tell(change, explanation);
+            }
+            if let Some(history) = &self.history {
+                history.incident(incident);
+            }
+        }
+    }
+
+    fn ask(&self, incident: &Incident, deadline: Instant) -> Option<Explanation> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.asks
+            .send(Ask::Explain(Box::new(incident.clone()), reply))
+            .ok()?;
+        answer.recv_timeout(left).ok()
+    }
+
+    fn keep(&mut self, incident: &Incident, explanation: Option<Explanation>) {
+        let mut explanation = explanation;
+        if let Some(explanation) = &mut explanation {
+            explanation.again = self.again(incident);
+            self.write(&incident.id, explanation);
+        }
+        if self.known.len() >= KNOWN {
+            self.known.pop_front();
+        }
+        self.known.insert(incident.id.clone(), explanation);
+    }
+
+    fn look_back(&mut self, id: &str, now: Option<Explanation>) {
+        let known = self.known.get_mut(id).and_then(Option::as_mut);
+        if let (Some(known), Some(now)) = (known, now)
+            && now.healthy.is_some()
+        {
+            known.healthy = now.healthy;
+            let known = known.clone();
+            self.write(id, &known);
+        }
+    }
+
+    fn write(&self, id: &str, explanation: &Explanation) {
+        let Some(history) = &self.history else { return };
+        if let Ok(context) = serde_json::to_value(explanation) {
+            history.context(Context {
+                incident: id.to_owned(),
+                taken: explanation.taken,
+                context,
+            });
+        }
+    }
+
+    /// Whether the like happened before, in words.
+    fn again(&self, incident: &Incident) -> Option<String> {
+        let reason = incident.reason().map_or("", |code| code.as_str());
+        let key = (incident.subject(), reason.to_owned());
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = past.watched.clone();
+        watched.push(Span {
+            from: self.begun,
+            until: Timestamp::now(),
+        });
+        let onsets = past.onsets.entry(key).or_default();
+        if !onsets.contains(&incident.started) {
+            onsets.push(incident.started);
+        }
+        let more = onsets.len().saturating_sub(ONSETS);
+        onsets.drain(..more);
+        if onsets.len() < 2 {
+            return None;
+        }
+        let known = recurrence(onsets, &watched, Timestamp::now(), &TimeZone::system())?;
+        Some(known.words)
+    }
+
+    /// Failures were counted.
+    pub fn counted(&mut self, seen: &Observation) {
+        let count = seen.count();
+        if count == 0 || self.history.is_none() {
+            return;
+        }
+        let subject = seen.process.as_ref().map_or_else(
+            || {
+                seen.listener
+                    .as_ref()
+                    .and_then(crate::observation::Listener::place)
+            },
+            |process| Some(Process::from(process).subject()),
+        );
+        let mut key = (subject.unwrap_or_default(), seen.reason.as_str().to_owned());
+        if self.minutes.len() >= MINUTES && !self.minutes.contains_key(&key) {
+            key = ("other".to_owned(), key.1);
+        }
+        *self.minutes.entry(key).or_default() += count;
+    }
+
+    /// A second has passed, in which these incidents fire.
+    pub fn tick(&mut self, firing: &[IncidentRecord]) {
+        let Some(history) = self.history.clone() else {
+            return;
+        };
+        let _ = history.health();
+        let now = Timestamp::now();
+        let minute = now.as_second().div_euclid(60);
+        if minute != self.minute {
+            let time = Timestamp::from_second(self.minute * 60).unwrap_or(now);
+            for ((subject, reason), count) in std::mem::take(&mut self.minutes) {
+                history.minute(Minute {
+                    time,
+                    subject,
+                    reason,
+                    count,
+                });
+            }
+            self.minute = minute;
+            history.watch(history::Watch {
+                from: self.begun,
+                until: now,
+            });
+        }
+        self.standing
+            .retain(|id, _| firing.iter().any(|one| one.id == *id));
+        let mut standing = Vec::new();
+        for record in firing {
+            let failures = record.reasons.iter().map(|reason| reason.count).sum();
+            let is_new = !self.standing.contains_key(&record.id);
+            let noted = self.standing.entry(record.id.clone()).or_default();
+            noted.ticks += 1;
+            if noted.ticks > CLOSE && !noted.ticks.is_multiple_of(10) {
+                continue;
+            }
+            let before = std::mem::replace(&mut noted.failures, failures);
+            standing.push(Standing {
+                id: record.id.clone(),
+                // After a restart it is not known how many came since when.
+                failures: if is_new && !self.known.contains_key(&record.id) {
+                    0
+                } else {
+                    failures.saturating_sub(before)
+                },
+                pid: record.victim.process.as_ref().map(|process| process.pid),
+                listeners: record
+                    .listeners
+                    .iter()
+                    .filter_map(|one| one.inode)
+                    .collect(),
+            });
+        }
+        if !standing.is_empty() {
+            let _ = self.asks.send(Ask::Sample(standing));
+        }
+    }
+
+    /// Has what is left written.
+    pub fn stop(&mut self) {
+        if let Some(history) = &self.history {
+            history.watch(history::Watch {
+                from: self.begun,
+                until: Timestamp::now(),
+            });
+            if !history.settle(FAREWELL) {
+                log::warn!("the end of the history is not on disk yet");
+            }
+        }
+    }
+}
+
+/// Adds an explanation to what is told.
+fn tell(change: &mut Change, explanation: Explanation) {
+    if let Some(alert) = &mut change.alert {
+        let mut note = |name: &str, text: Option<String>| {
+            if let Some(text) = text {
+                alert.annotations.insert(name.to_owned(), text);
+            }
+        };
+        let first = |causes: &[super::Cause]| {
+            causes.first().map(|cause| {
+                format!(
+                    "{} ({}): {}",
+                    crate::incident::plain(&cause.what),
+                    cause.strength.name(),
+                    crate::incident::plain(&cause.evidence.join("; "))
+                )
+            })
+        };
+        note("cause", first(&explanation.mechanism));
+        note("trigger", first(&explanation.trigger));
+        note("again", explanation.again.clone());
+        let healthy = explanation.healthy.as_ref().map(|healthy| {
+            format!(
+                "{} open connections of {} stayed, {} of which carried data meanwhile: a health check over one \
+                 of them sees nothing",
+                healthy.open, healthy.listener, healthy.carried
+            )
+        });
+        note("healthy", healthy);
+    }
+    change.record.explanation = Some(Box::new(explanation));
+}
+
+/// Reads what was before, from a thread of its own: the disk may hang.
+fn remember(file: &Path, history: Option<Arc<History>>, past: Arc<Mutex<Past>>) -> Result<()> {
+    let file = file.to_owned();
+    thread::Builder::new()
+        .name("turnaway-past".to_owned())
+        .spawn(move || {
+            privileges::keep(Duty::Serve);
+            // Once the writer has opened it, and found it sound.
+            if history.is_some_and(|history| !history.settle(Duration::from_mins(10))) {
+                return;
+            }
+            match read(&file) {
+                Ok(read) => {
+                    let mut past = past.lock().unwrap_or_else(PoisonError::into_inner);
+                    past.watched = read.watched;
+                    for (key, mut onsets) in read.onsets {
+                        let known = past.onsets.entry(key).or_default();
+                        onsets.append(known);
+                        onsets.sort_unstable();
+                        onsets.dedup();
+                        *known = onsets;
+                    }
+                }
+                Err(error) => log::warn!("what happened before is not known: {error:#}"),
+            }
+        })
+        .context("cannot start a thread to read the history")?;
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<Past> {
+    let reader = Reader::open(file)?;
+    let mut past = Past::default();
+    for incident in reader.incidents(&Wanted::default())? {
+        let reason = incident
+            .reason()
+            .map_or("", |code| code.as_str())
+            .to_owned();
+        let key = (incident.subject(), reason);
+        past.onsets.entry(key).or_default().push(incident.started);
+    }
+    past.watched = reader
+        .watches()?
+        .into_iter()
+        .map(|watch| Span {
+            from: watch.from,
+            until: watch.until,
+        })
+        .collect();
+    Ok(past)
+}
