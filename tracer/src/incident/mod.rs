@@ -21,8 +21,8 @@ pub use clock::Now;
 pub use engine::{Change, Engine, Saved, What};
 pub use episode::{Episode, Place, ReasonTotal, State, Sufferer, Told, Victim};
 pub use record::IncidentRecord;
-pub use words::waits;
 pub(crate) use words::plain;
+pub use words::waits;
 
 #[cfg(test)]
 mod properties;
