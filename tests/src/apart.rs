@@ -29,7 +29,7 @@ pub fn set(name: &str, value: &str) -> Result<()> {
     fs::write(&path, value).with_context(|| format!("cannot write {path}"))
 }
 
-/// Runs `body` where a folder is a file system of its own, of 128 KiB. What it starts sees that, and
+/// Runs `body` where a folder is a file system of its own, of 4 MiB. What it starts sees that, and
 /// nobody else does.
 pub fn on_small_disk<T: Send>(folder: &Path, body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
@@ -37,7 +37,7 @@ pub fn on_small_disk<T: Send>(folder: &Path, body: impl FnOnce() -> Result<T> + 
             sys::unshare(libc::CLONE_NEWNS).context("cannot make a mount namespace")?;
             mount(&["--make-rprivate", "/"])?;
             let path = folder.to_string_lossy();
-            mount(&["-t", "tmpfs", "-o", "size=128k", "small", &path])?;
+            mount(&["-t", "tmpfs", "-o", "size=4m", "small", &path])?;
             body()
         });
         thread.join().unwrap_or_else(|panic| resume_unwind(panic))
