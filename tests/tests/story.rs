@@ -308,7 +308,8 @@ fn explained(fired: &Value, pooler: u32, target: &Path, port: u16) {
     let explanation = &fired["explanation"];
     let victim = &explanation["victim"];
     assert_eq!(victim["soft"], LIMIT, "{explanation:#}");
-    assert!(victim["fd"].as_u64().unwrap() >= LIMIT - 4, "{victim}");
+    // It fires when descriptors run short, which is before there are none.
+    assert!(victim["fd"].as_u64().unwrap() * 10 >= LIMIT * 8, "{victim}");
     let held = victim["held"].as_array().unwrap();
     let port = port.to_string();
     let accepted = |one: &&Value| one["accepted_at"] == port.as_str();
