@@ -42,7 +42,8 @@ impl Kretprobe {
         let mut probe = Self {
             tracefs: tracefs.to_owned(),
             group: format!("{GROUP}{pid}"),
-            event: format!("{event}_{pid}"),
+            // A program may sit at several functions.
+            event: format!("{event}_{function}_{pid}"),
             perf: None,
         };
         let definition = format!("r{INSTANCES}:{}/{} {function}\n", probe.group, probe.event);
