@@ -7,6 +7,7 @@
 pub mod apart;
 pub mod cgroup;
 pub mod checks;
+pub mod cost;
 pub mod daemon;
 pub mod live;
 pub mod load;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 use turnaway_tests::checks;
+use turnaway_tests::cost;
 use turnaway_tests::load;
 use turnaway_tests::scenario::run::{self, Outcome, Programs};
 use turnaway_tests::scenario::{self, Scenario, TIERS};
@@ -59,6 +60,18 @@ enum Action {
         #[arg(long, default_value_t = 1)]
         seconds: u64,
     },
+    /// Print what each of turnaway's programs takes while loads run: a line of JSON for each
+    Cost {
+        /// Hooks of this tier; may be given several times
+        #[arg(long, required = true)]
+        tier: Vec<String>,
+        /// How long each load runs
+        #[arg(long, default_value_t = 1)]
+        seconds: u64,
+        /// The program to measure
+        #[arg(long)]
+        turnaway: PathBuf,
+    },
 }
 
 #[derive(clap::Args)]
@@ -104,6 +117,19 @@ fn main() -> Result<ExitCode> {
             }
         }
         Action::Run(options) => return run_all(&options),
+        Action::Cost {
+            tier,
+            seconds,
+            turnaway,
+        } => {
+            for tier in tier {
+                for name in load::ALL {
+                    for cost in cost::of(&turnaway, &tier, name, Duration::from_secs(seconds))? {
+                        println!("{}", serde_json::to_string(&cost)?);
+                    }
+                }
+            }
+        }
         Action::Load { name, seconds } => {
             println!("{:.1}", load::run(&name, Duration::from_secs(seconds))?);
         }

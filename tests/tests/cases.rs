@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use turnaway_tests::live::Live;
 use turnaway_tests::servers::foreground::{Foreground, folder, free_port};
+use turnaway_tests::servers::nginx::{self, Nginx};
 use turnaway_tests::{tracer, wait};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -24,30 +25,19 @@ fn a_proxy_can_neither_accept_nor_connect() {
     let port = free_port().unwrap();
     let backend = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let behind = backend.local_addr().unwrap().port();
-    let config = dir.path().join("nginx.conf");
-    let folder = dir.path().display();
-    fs::write(
-        &config,
-        format!(
-            "daemon off; worker_processes 1; worker_rlimit_nofile 32; pid {folder}/pid;
-            error_log {folder}/log;
-            events {{ worker_connections 512; }}
-            http {{
-                access_log off;
-                client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-                fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
-                scgi_temp_path {folder}/scgi;
-                server {{
-                    listen 127.0.0.1:{port};
-                    location / {{ proxy_pass http://127.0.0.1:{behind}; }}
-                }}
-            }}\n"
+    let server = Nginx {
+        main: "daemon off; worker_processes 1; worker_rlimit_nofile 32;",
+        http: &format!(
+            "server {{
+                listen 127.0.0.1:{port};
+                location / {{ proxy_pass http://127.0.0.1:{behind}; }}
+            }}"
         ),
-    )
-    .unwrap();
-    let log = dir.path().join("log");
-    let mut command = Command::new("/usr/sbin/nginx");
-    command.arg("-e").arg(&log).arg("-c").arg(config);
+        ..Nginx::default()
+    };
+    let log = dir.path().join(nginx::LOG);
+    let mut command = Command::new(nginx::PROGRAM);
+    command.args(server.configure(dir.path()).unwrap());
     let nginx = Foreground::start(&mut command, port).unwrap();
     let logged = |words: &str| fs::read_to_string(&log).unwrap().matches(words).count() as u64;
     let worker: u32 = fs::read_to_string(format!("/proc/{0}/task/{0}/children", nginx.0.id()))

@@ -11,6 +11,7 @@ use serde_json::Value;
 use turnaway_tests::daemon::{Daemon, configure};
 use turnaway_tests::servers::alertmanager::Alertmanager;
 use turnaway_tests::servers::foreground::{Foreground, folder, free_port};
+use turnaway_tests::servers::nginx;
 use turnaway_tests::{tracer, wait};
 
 /// When an incident is over.
@@ -27,27 +28,14 @@ struct Nginx {
 impl Nginx {
     fn start(dir: &Path) -> Self {
         let port = free_port().unwrap();
-        let folder = dir.display();
-        let config = dir.join("nginx.conf");
-        fs::write(
-            &config,
-            format!(
-                "daemon off; worker_processes 1; worker_rlimit_nofile 32; pid {folder}/pid;
-                error_log {folder}/log;
-                events {{ worker_connections 512; }}
-                http {{
-                    access_log off;
-                    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-                    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
-                    scgi_temp_path {folder}/scgi;
-                    server {{ listen 127.0.0.1:{port}; location / {{ return 204; }} }}
-                }}\n"
-            ),
-        )
-        .unwrap();
-        let log = dir.join("log");
-        let mut command = Command::new("/usr/sbin/nginx");
-        command.arg("-e").arg(&log).arg("-c").arg(config);
+        let server = nginx::Nginx {
+            main: "daemon off; worker_processes 1; worker_rlimit_nofile 32;",
+            http: &nginx::answers(port, ""),
+            ..nginx::Nginx::default()
+        };
+        let log = dir.join(nginx::LOG);
+        let mut command = Command::new(nginx::PROGRAM);
+        command.args(server.configure(dir).unwrap());
         Self {
             _server: Foreground::start(&mut command, port).unwrap(),
             port,

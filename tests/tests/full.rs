@@ -13,6 +13,7 @@ use turnaway_tests::live::Live;
 use turnaway_tests::records::Peer;
 use turnaway_tests::servers::foreground::{Foreground, folder, free_port};
 use turnaway_tests::servers::gate::Gate;
+use turnaway_tests::servers::nginx::{self, Nginx};
 use turnaway_tests::servers::overflow::{
     DROPS, Overflowed, address, client, compare, overflow, totals,
 };
@@ -79,31 +80,22 @@ impl Fpm {
         let mut command = as_nobody(&program.to_string_lossy());
         command.args(["--nodaemonize", "-n", "--fpm-config"]);
         let php = Foreground::start_at(command.arg(config), &socket)?;
-        let config = dir.join("nginx.conf");
-        fs::write(
-            &config,
-            format!(
-                "daemon off; worker_processes 1; pid {path}/pid; error_log {path}/log;
-                events {{ worker_connections 512; }}
-                http {{
-                    access_log off;
-                    client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;
-                    fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi;
-                    scgi_temp_path {path}/scgi;
-                    server {{
-                        listen unix:{path}/front;
-                        location / {{
-                            fastcgi_pass unix:{path}/fpm.sock;
-                            fastcgi_param SCRIPT_FILENAME {path}/index.php;
-                            fastcgi_param REQUEST_METHOD GET;
-                        }}
+        let server = Nginx {
+            http: &format!(
+                "server {{
+                    listen unix:{path}/front;
+                    location / {{
+                        fastcgi_pass unix:{path}/fpm.sock;
+                        fastcgi_param SCRIPT_FILENAME {path}/index.php;
+                        fastcgi_param REQUEST_METHOD GET;
                     }}
-                }}\n"
+                }}"
             ),
-        )?;
-        let log = dir.join("log");
-        let mut command = as_nobody("/usr/sbin/nginx");
-        command.arg("-e").arg(&log).arg("-c").arg(config);
+            ..Nginx::default()
+        };
+        let log = dir.join(nginx::LOG);
+        let mut command = as_nobody(nginx::PROGRAM);
+        command.args(server.configure(dir)?);
         let nginx = Foreground::start_at(&mut command, &front)?;
         Ok(Self {
             php,

@@ -12,6 +12,7 @@ use turnaway_tests::live::Live;
 use turnaway_tests::records::Records;
 use turnaway_tests::scenario::run::Actor;
 use turnaway_tests::servers::foreground::{Foreground, folder, free_port, listeners};
+use turnaway_tests::servers::nginx::{self, Nginx};
 use turnaway_tests::{sys, tracer, wait};
 
 /// Clients that come one after the other, ask and wait for the answer.
@@ -220,32 +221,18 @@ fn reloads_of_haproxy_that_hand_the_listeners_over_lose_nothing_and_both_sides_s
 fn an_upgrade_of_nginx_loses_nothing_and_both_sides_say_so() {
     let port = free_port().unwrap();
     let dir = folder().unwrap();
-    let path = dir.path().display();
-    let config = dir.path().join("nginx.conf");
-    std::fs::write(
-        &config,
-        format!(
-            "worker_processes 2; pid {path}/pid; error_log {path}/log;
-            events {{ worker_connections 512; }}
-            http {{
-                access_log off;
-                client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;
-                fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi;
-                scgi_temp_path {path}/scgi;
-                server {{ listen 127.0.0.1:{port}; location / {{ return 204; }} }}
-            }}\n"
-        ),
-    )
-    .unwrap();
+    let server = Nginx {
+        main: "worker_processes 2;",
+        http: &nginx::answers(port, ""),
+        ..Nginx::default()
+    };
+    let arguments = server.configure(dir.path()).unwrap();
     let pid_in = |name: &str| {
         let text = std::fs::read_to_string(dir.path().join(name)).ok()?;
         text.trim().parse::<u32>().ok()
     };
-    let status = Command::new("/usr/sbin/nginx")
-        .arg("-e")
-        .arg(dir.path().join("log"))
-        .arg("-c")
-        .arg(&config)
+    let status = Command::new(nginx::PROGRAM)
+        .args(arguments)
         .status()
         .unwrap();
     assert!(status.success());

@@ -9,6 +9,7 @@ use std::time::Duration;
 use turnaway_tests::live::Live;
 use turnaway_tests::records::Records;
 use turnaway_tests::servers::foreground::{Foreground, folder, free_port};
+use turnaway_tests::servers::nginx::{self, Nginx};
 use turnaway_tests::{tracer, wait};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,25 +71,13 @@ fn total(records: &Records) -> (u64, u32, Option<&str>) {
 }
 
 fn nginx(dir: &Path, port: u16) -> Foreground {
-    let config = dir.join("nginx.conf");
-    let folder = dir.display();
-    std::fs::write(
-        &config,
-        format!(
-            "daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/log;
-            events {{ worker_connections 16; }}
-            http {{
-                access_log off;
-                client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-                fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
-                scgi_temp_path {folder}/scgi;
-                server {{ listen 127.0.0.1:{port} deferred; location / {{ return 204; }} }}
-            }}\n"
-        ),
-    )
-    .unwrap();
-    let mut command = Command::new("/usr/sbin/nginx");
-    command.arg("-e").arg(dir.join("log")).arg("-c").arg(config);
+    let server = Nginx {
+        connections: 16,
+        http: &nginx::answers(port, "deferred"),
+        ..Nginx::default()
+    };
+    let mut command = Command::new(nginx::PROGRAM);
+    command.args(server.configure(dir).unwrap());
     Foreground::start(&mut command, port).unwrap()
 }
 

@@ -2,8 +2,8 @@
 //! found out).
 //!
 //! Capabilities belong to threads. The kernel side is loaded by the first thread, which then keeps what
-//! it takes to look up other processes; one thread enters network namespaces; all others need nothing
-//! but their user id.
+//! it takes to look into other processes, as do those that enter network namespaces; all others need
+//! nothing but their user id.
 
 use std::io;
 
@@ -15,10 +15,8 @@ use rustix::thread::{
 /// What a thread has to do from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duty {
-    /// Reads counters and looks up whose they are.
-    Capture,
-    /// Goes through network namespaces.
-    Poll,
+    /// Looks into processes and network namespaces, and reads counters.
+    Look,
     /// Files and sockets of its own, and programs that it starts.
     Serve,
 }
@@ -26,12 +24,13 @@ pub enum Duty {
 impl Duty {
     /// The capabilities that it takes.
     const fn takes(self) -> CapabilitySet {
-        // Files of other processes in /proc, and what else their owners alone may read.
-        const LOOK: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH);
         match self {
-            Self::Capture => LOOK,
-            // setns(2) into a network namespace.
-            Self::Poll => LOOK.union(CapabilitySet::SYS_ADMIN),
+            // Files of other processes in /proc, and what else their owners alone may read; setns(2) into
+            // a network namespace; and to open one more file where the system's table is full, which is
+            // what is to be explained then. The last of them also allows what CAP_BPF does.
+            Self::Look => CapabilitySet::SYS_PTRACE
+                .union(CapabilitySet::DAC_READ_SEARCH)
+                .union(CapabilitySet::SYS_ADMIN),
             Self::Serve => CapabilitySet::empty(),
         }
     }
@@ -41,38 +40,6 @@ impl Duty {
 /// take. That is said and not fatal where it cannot be done: all works without.
 pub fn keep(duty: Duty) {
     keep_these(duty.takes());
-}
-
-/// The same for the thread that reads the counters. `can_read` tries whether they can be read still:
-/// before Linux 5.19, where programs without privileges may not use BPF at all, that takes CAP_BPF.
-pub fn keep_to_capture(can_read: impl FnOnce() -> bool) {
-    let takes = Duty::Capture.takes();
-    let tried = without(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN, can_read);
-    keep_these(match tried {
-        Ok(true) => takes,
-        // Where CAP_BPF is not known, CAP_SYS_ADMIN stands for it.
-        _ if has(CapabilitySet::BPF) => takes | CapabilitySet::BPF,
-        _ => takes | CapabilitySet::SYS_ADMIN,
-    });
-}
-
-fn has(capability: CapabilitySet) -> bool {
-    capabilities(None).is_ok_and(|sets| sets.permitted.contains(capability))
-}
-
-/// Tries something without these, and takes them again.
-fn without<T>(these: CapabilitySet, attempt: impl FnOnce() -> T) -> io::Result<T> {
-    let before = capabilities(None)?;
-    set_capabilities(
-        None,
-        CapabilitySets {
-            effective: before.effective.difference(these),
-            ..before
-        },
-    )?;
-    let result = attempt();
-    set_capabilities(None, before)?;
-    Ok(result)
 }
 
 fn keep_these(takes: CapabilitySet) {
@@ -129,8 +96,8 @@ mod tests {
     fn what_is_not_kept_is_gone() {
         apart(|| {
             let had = mask("CapPrm:");
-            keep(Duty::Poll);
-            let kept = Duty::Poll.takes().bits() & had;
+            keep(Duty::Look);
+            let kept = Duty::Look.takes().bits() & had;
             assert_eq!(mask("CapEff:"), kept);
             assert_eq!(mask("CapPrm:"), kept);
             assert_eq!(mask("CapInh:"), 0);
@@ -139,23 +106,5 @@ mod tests {
             keep(Duty::Serve);
             assert_eq!(mask("CapPrm:"), 0);
         });
-    }
-
-    #[test]
-    fn what_counters_need_is_found_out_by_trying() {
-        let bpf = CapabilitySet::BPF.bits();
-        for can_read in [true, false] {
-            apart(move || {
-                let had = mask("CapPrm:");
-                let mut seen = None;
-                keep_to_capture(|| {
-                    seen = Some(mask("CapEff:"));
-                    can_read
-                });
-                assert_eq!(seen.unwrap() & bpf, 0);
-                let kept = if can_read { 0 } else { had & bpf };
-                assert_eq!(mask("CapEff:") & bpf, kept);
-            });
-        }
     }
 }

@@ -1,21 +1,20 @@
 //! `cargo xtask bench`: what turnaway costs programs whose calls succeed. Ratios of runs side by
 //! side on one machine, medians of pairs; times of one run are worth nothing.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::command::{CommandExt as _, is_root};
+use crate::vm::{Guest, INIT, kernels_dir, locate};
 use crate::{build, setup};
 
-/// Has the kernel count runs of BPF programs and how long they take.
-const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 /// What is looked at, and the options of `turnaway trace` that it is traced with.
 const TRACED: [(&str, &[&str]); 2] = [("accept", &["--reason", "accept"]), ("everything", &[])];
 const LOADS: [&str; 4] = ["getppid", "open", "accept", "unix"];
@@ -35,6 +34,9 @@ pub struct Options {
     /// Hooks of this tier only
     #[arg(long)]
     tier: Option<String>,
+    /// What each program takes in a guest with this test kernel, in all tiers, and nothing else
+    #[arg(long, conflicts_with_all = ["pairs", "load", "tier", "json"])]
+    kernel: Option<String>,
     /// Write the figures here, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -54,9 +56,17 @@ pub fn run(options: &Options) -> Result<()> {
         &["turnaway", "turnaway-scenarios"],
         true,
     )?;
+    let (turnaway, loads) = (
+        programs.join("turnaway"),
+        programs.join("turnaway-scenarios"),
+    );
+    if let Some(kernel) = &options.kernel {
+        build::static_programs(&["xtask"], &[INIT], true)?;
+        return in_guest(options, kernel, &turnaway, &loads);
+    }
     let bench = Bench {
-        turnaway: programs.join("turnaway"),
-        loads: programs.join("turnaway-scenarios"),
+        turnaway,
+        loads,
         options,
     };
     println!("{}", machine()?);
@@ -78,18 +88,13 @@ pub fn run(options: &Options) -> Result<()> {
             }
         }
     }
-    println!("\nHOOK               LOAD            RUNS     NS A RUN");
-    let mut hooks = Vec::new();
-    for load in LOADS {
-        if options.load.as_deref().is_none_or(|only| only == load) {
-            for (name, runs, ns) in bench.hooks(load)? {
-                println!("{name:<18} {load:<10} {runs:>9} {ns:>12.1}");
-                hooks.push(json!({"hook": name, "load": load, "runs": runs, "ns": ns}));
-            }
-        }
+    println!("\n{HEADER}");
+    let hooks = bench.costs()?;
+    for cost in &hooks {
+        println!("{cost}");
     }
     if let Some(path) = &options.json {
-        let all = json!({"machine": machine()?, "loads": figures, "hooks": hooks});
+        let all = json!({"machine": machine()?, "loads": figures, "programs": hooks.iter().map(|cost| &cost.0).collect::<Vec<_>>()});
         fs::write(path, format!("{all:#}\n"))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -162,28 +167,81 @@ impl Bench<'_> {
         Tracer::start(command)
     }
 
-    /// Runs of each hook's programs while a load is traced, and nanoseconds a run, by the kernel.
-    fn hooks(&self, load: &str) -> Result<Vec<(String, u64, f64)>> {
-        let before: BTreeSet<u64> = programs()?.iter().filter_map(id).collect();
-        let tracer = self.trace(&[])?;
-        let stats = Stats::on()?;
-        self.once(load)?;
-        drop(stats);
-        let after = programs()?;
-        drop(tracer);
-        Ok(after
-            .iter()
-            .filter(|program| id(program).is_some_and(|id| !before.contains(&id)))
-            .filter_map(|program| {
-                let runs = program["run_cnt"].as_u64().filter(|runs| *runs > 0)?;
-                let ns = program["run_time_ns"].as_u64()?;
-                let name = program["name"].as_str()?.to_owned();
-                // To a tenth of a nanosecond.
-                let tenths = u32::try_from(ns.saturating_mul(10) / runs).ok()?;
-                Some((name, runs, f64::from(tenths) / 10.0))
-            })
-            .collect())
+    /// What each program takes while loads run.
+    fn costs(&self) -> Result<Vec<Cost>> {
+        let tier = self.options.tier.as_deref().unwrap_or("tracepoint");
+        let output = Command::new(&self.loads)
+            .args(["cost", "--tier", tier, "--seconds"])
+            .arg(self.options.seconds.to_string())
+            .arg("--turnaway")
+            .arg(&self.turnaway)
+            .read("the programs' cost could not be measured")?;
+        Ok(output.lines().filter_map(Cost::parse).collect())
     }
+}
+
+const HEADER: &str = "TIER        LOAD     PROGRAM                   RUNS A TIME  NS A RUN";
+
+/// What a program takes, as `turnaway-scenarios cost` says it.
+struct Cost(Value);
+
+impl Cost {
+    fn parse(line: &str) -> Option<Self> {
+        let value: Value = serde_json::from_str(line.trim()).ok()?;
+        value["program"].is_string().then_some(Self(value))
+    }
+}
+
+impl std::fmt::Display for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |name: &str| self.0[name].as_str().unwrap_or_default();
+        let number = |name: &str| self.0[name].as_f64().unwrap_or_default();
+        write!(
+            f,
+            "{:<11} {:<8} {:<25} {:>11.2} {:>9.1}",
+            text("tier"),
+            text("load"),
+            text("program"),
+            number("runs"),
+            number("ns")
+        )
+    }
+}
+
+/// The same in a guest, of all tiers. Its processors are emulated: its figures tell how programs
+/// compare to each other, and no more.
+fn in_guest(options: &Options, kernel: &str, turnaway: &Path, loads: &Path) -> Result<()> {
+    let kernel = locate(&kernels_dir()?, kernel)?;
+    println!("Linux {}, emulated", kernel.release);
+    let mut command = vec![
+        "/bin/turnaway-scenarios",
+        "cost",
+        "--turnaway",
+        "/bin/turnaway",
+    ];
+    for tier in ["trampoline", "kprobe", "tracepoint"] {
+        command.extend(["--tier", tier]);
+    }
+    let seconds = options.seconds.to_string();
+    command.extend(["--seconds", &seconds]);
+    let mut guest = Guest::new(kernel, command);
+    guest.timeout = Duration::from_secs(120 + 30 * options.seconds);
+    guest.file(turnaway, "/bin/turnaway");
+    guest.file(loads, "/bin/turnaway-scenarios");
+    guest.program(Path::new("/usr/sbin/bpftool"), "/bin/bpftool")?;
+    println!("{HEADER}");
+    let exit = guest.run(|line| {
+        if let Some(cost) = Cost::parse(line) {
+            println!("{cost}");
+        }
+    })?;
+    ensure!(
+        exit.code == 0,
+        "the guest's end was {}:\n{}",
+        exit.code,
+        exit.console
+    );
+    Ok(())
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -193,40 +251,6 @@ fn median(mut values: Vec<f64>) -> f64 {
         values[middle]
     } else {
         f64::midpoint(values[middle - 1], values[middle])
-    }
-}
-
-fn id(program: &Value) -> Option<u64> {
-    program["id"].as_u64()
-}
-
-/// Programs in the kernel.
-fn programs() -> Result<Vec<Value>> {
-    let bpftool = ["/usr/sbin/bpftool", "/usr/bin/bpftool"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .context("no bpftool: run `cargo xtask setup --tests`")?;
-    let output = Command::new(bpftool)
-        .args(["prog", "show", "--json"])
-        .read("bpftool failed")?;
-    Ok(serde_json::from_str(&output)?)
-}
-
-/// The kernel counts while this lives.
-struct Stats(String);
-
-impl Stats {
-    fn on() -> Result<Self> {
-        let before = fs::read_to_string(STATS).with_context(|| format!("cannot read {STATS}"))?;
-        fs::write(STATS, "1").with_context(|| format!("cannot write {STATS}"))?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Stats {
-    fn drop(&mut self) {
-        // It could be written before.
-        let _ = fs::write(STATS, &self.0);
     }
 }
 

@@ -230,7 +230,8 @@ pub const ALL: &[Scenario] = &[
     scenario("conntrack_full", conntrack::full)
         .needs(env::conntrack)
         .seen_by("accept", &["net."])
-        .of_others(),
+        .of_others()
+        .apart(),
     fds("fd_openat", descriptors::openat),
     fds("fd_openat2", descriptors::openat2),
     fds("fd_open", descriptors::open),

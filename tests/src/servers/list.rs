@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
+use super::nginx::{self, Nginx};
 use super::processes::as_nobody;
 use super::{Place, Server};
 
@@ -97,26 +98,13 @@ pub const ALL: &[Server] = &[
 ];
 
 fn nginx(place: &Place) -> Result<Command> {
-    let dir = place.dir.display();
-    let port = place.port;
-    let config = place.file(
-        "nginx.conf",
-        &format!(
-            "daemon off; worker_processes 1; worker_rlimit_nofile 32;
-            pid {dir}/pid; error_log {dir}/log;
-            events {{ worker_connections 512; }}
-            http {{
-                access_log off;
-                client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;
-                fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi;
-                scgi_temp_path {dir}/scgi;
-                server {{ listen 127.0.0.1:{port}; location / {{ return 204; }} }}
-            }}\n"
-        ),
-    )?;
-    let mut command = as_nobody("/usr/sbin/nginx");
-    command.arg("-e").arg(place.dir.join("log"));
-    command.arg("-c").arg(config);
+    let server = Nginx {
+        main: "daemon off; worker_processes 1; worker_rlimit_nofile 32;",
+        http: &nginx::answers(place.port, ""),
+        ..Nginx::default()
+    };
+    let mut command = as_nobody(nginx::PROGRAM);
+    command.args(server.configure(&place.dir)?);
     Ok(command)
 }
 

@@ -6,6 +6,7 @@ pub mod alertmanager;
 pub mod foreground;
 pub mod gate;
 mod list;
+pub mod nginx;
 pub mod overflow;
 pub mod postgres;
 mod processes;

@@ -1,9 +1,10 @@
 //! The clients, and what each says came of its connections.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddrV4;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use turnaway_tests::servers::foreground::Foreground;
+use turnaway_tests::servers::nginx::{self, Nginx};
 use turnaway_tests::servers::{as_nobody, descendants};
 use turnaway_tests::wait;
 
@@ -161,7 +163,7 @@ impl Proxy {
         let front = dir.join("front");
         let listen = format!("unix:{}", front.display());
         let location = format!("proxy_pass http://{target};");
-        let server = Foreground::start_at(&mut nginx(dir, "proxy", &listen, &location)?, &front)?;
+        let server = Foreground::start_at(&mut serving(dir, "proxy", &listen, &location)?, &front)?;
         let worker = wait::until("nginx's worker", || {
             Ok(descendants(server.0.id())?.first().copied())
         })?;
@@ -169,7 +171,7 @@ impl Proxy {
             _server: server,
             worker,
             front,
-            log: dir.join("proxy.log"),
+            log: dir.join("proxy").join(nginx::LOG),
         })
     }
 
@@ -222,29 +224,20 @@ pub(crate) fn backend(dir: &Path, port: u16) -> Result<Foreground> {
     // It is known to listen once it does so at a path.
     let location = "return 204;";
     let listens = format!("{listen}; listen unix:{}", path.display());
-    Foreground::start_at(&mut nginx(dir, "backend", &listens, location)?, &path)
+    Foreground::start_at(&mut serving(dir, "backend", &listens, location)?, &path)
 }
 
-fn nginx(dir: &Path, name: &str, listen: &str, location: &str) -> Result<Command> {
-    let config = dir.join(format!("{name}.conf"));
-    let log = dir.join(format!("{name}.log"));
-    let path = dir.join(name);
-    let path = path.display();
-    fs::write(
-        &config,
-        format!(
-            "daemon off; worker_processes 1; pid {path}.pid; error_log {path}.log;
-            events {{ worker_connections 512; }}
-            http {{
-                access_log off; proxy_connect_timeout 60s;
-                client_body_temp_path {path}.body; proxy_temp_path {path}.proxy;
-                fastcgi_temp_path {path}.fastcgi; uwsgi_temp_path {path}.uwsgi;
-                scgi_temp_path {path}.scgi;
-                server {{ listen {listen}; location / {{ {location} }} }}
-            }}\n"
+fn serving(dir: &Path, name: &str, listen: &str, location: &str) -> Result<Command> {
+    let own = dir.join(name);
+    fs::create_dir_all(&own)?;
+    fs::set_permissions(&own, Permissions::from_mode(0o777))?;
+    let server = Nginx {
+        http: &format!(
+            "proxy_connect_timeout 60s; server {{ listen {listen}; location / {{ {location} }} }}"
         ),
-    )?;
-    let mut command = as_nobody("/usr/sbin/nginx");
-    command.arg("-e").arg(log).arg("-c").arg(config);
+        ..Nginx::default()
+    };
+    let mut command = as_nobody(nginx::PROGRAM);
+    command.args(server.configure(&own)?);
     Ok(command)
 }

@@ -12,7 +12,6 @@ use turnaway_tests::wait;
 const DAC_READ_SEARCH: u64 = 1 << 2;
 const SYS_PTRACE: u64 = 1 << 19;
 const SYS_ADMIN: u64 = 1 << 21;
-const BPF: u64 = 1 << 39;
 
 /// What one thread may do.
 #[derive(Debug)]
@@ -51,7 +50,7 @@ fn have_no_more_than_they_need(pid: u32, threads: &[Thread]) {
                 polls += 1;
                 SYS_PTRACE | DAC_READ_SEARCH | SYS_ADMIN
             }
-            name if name == main.trim_end() => SYS_PTRACE | DAC_READ_SEARCH | needs_bpf(),
+            name if name == main.trim_end() => SYS_PTRACE | DAC_READ_SEARCH | SYS_ADMIN,
             _ => 0,
         };
         for set in ["CapEff", "CapPrm", "CapBnd"] {
@@ -63,21 +62,6 @@ fn have_no_more_than_they_need(pid: u32, threads: &[Thread]) {
         assert_eq!(thread.masks["NoNewPrivs"], 1, "{thread:?}");
     }
     assert!(polls > 0, "{threads:?}");
-}
-
-/// Linux 5.19 was the first that lets programs without it read maps that they have.
-fn needs_bpf() -> u64 {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release
-        .split(['.', '-'])
-        .map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap(), numbers.next().unwrap());
-    let disabled = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled");
-    if version < (5, 19) && disabled.is_ok_and(|text| text.trim_end() != "0") {
-        BPF
-    } else {
-        0
-    }
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl Explainer {
             .name("turnaway-context".to_owned())
             .spawn(move || {
                 // It looks into files of processes, and into network namespaces.
-                privileges::keep(Duty::Poll);
+                privileges::keep(Duty::Look);
                 watch.run();
             })
             .context("cannot start a thread to watch what goes on")?;

@@ -39,7 +39,7 @@ use crate::{
         session::{self, Session},
         words,
     },
-    privileges,
+    privileges::{self, Duty},
     queues::{Drops, Served, Sheds, Stalls, Suspect, Tables},
     record::Seen,
 };
@@ -119,7 +119,7 @@ async fn trace(options: &Options, mut watcher: Option<Box<dyn Watcher>>) -> Resu
     }
     let ring = readable(&session).context("cannot wait for the ring buffer")?;
     let mut run = Run::new(options, session, watcher)?;
-    privileges::keep_to_capture(|| run.session.losses().is_ok());
+    privileges::keep(Duty::Look);
     run.first_look().await?;
     let bell = run.pipeline.bell();
     run.announce();

@@ -121,7 +121,7 @@ impl Watch {
 }
 
 fn work(asked: &Receiver<Vec<Suspect>>, answer: &UnboundedSender<Look>) {
-    privileges::keep(Duty::Poll);
+    privileges::keep(Duty::Look);
     let mut poller = Poller::new(Path::new("/"));
     while let Ok(suspects) = asked.recv() {
         let at_ns = monotonic_ns();

@@ -31,6 +31,7 @@ mod modules;
 mod wanted;
 
 pub use fetch::fetch;
+pub(crate) use guest::INIT;
 pub use guest::{Guest, GuestExit};
 pub(crate) use kernel::by_name as kernel_by_name;
 pub use kernel::{Archive, Kernel, UnpackedKernel, is_unpacked, kernels, kernels_dir, locate};
