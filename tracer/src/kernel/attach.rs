@@ -14,7 +14,7 @@ use aya::{
 
 use super::{
     kretprobe::Kretprobe,
-    plan::{Attachment, HookName, HookPlan, Target},
+    plan::{Attachment, HookName, HookPlan, SYSCALL_EXITS, Target},
 };
 use crate::event::Tier;
 
@@ -121,7 +121,15 @@ impl Attacher<'_> {
                             attached.placed.push((attachment, fdinfo.clone()));
                             attached.links.push((plan.hook, link));
                         }
-                        let fdinfo = fdinfo.map(|fdinfo| (plan.hook, fdinfo));
+                        // What all calls come through is run for others nearly always: what it misses is
+                        // told of the hook that is of all calls.
+                        let of_all = way
+                            .attachments
+                            .iter()
+                            .any(|one| one.target == SYSCALL_EXITS);
+                        let fdinfo = fdinfo
+                            .filter(|_| !of_all || plan.hook == HookName::Descriptors)
+                            .map(|fdinfo| (plan.hook, fdinfo));
                         // A program that sits at several places is listed once.
                         if !fdinfo
                             .as_ref()
