@@ -242,8 +242,7 @@ pub struct SyscallLayout {
     pub inotify_init1: u32,
     /// Keeps the size a multiple of 8 bytes.
     pub padding: u32,
-    /// Calls whose exits matter, a bit for each number: accept, connect, recvmsg, and those whose result,
-    /// if it is no error, is a new descriptor.
+    /// Calls whose success matters, a bit for each number: recvmsg, and those whose result is a new descriptor.
     pub watched: [u64; Self::WORDS],
 }
 
@@ -354,18 +353,6 @@ impl KernelFilter {
         ports: [0; MAX_PORTS],
         exemplars_per_key: 10,
     };
-}
-
-/// What the exits of system calls are looked at for: bits of the map `EXITS`.
-pub mod exits {
-    /// Failed accepts.
-    pub const ACCEPT: u32 = 1;
-    /// Accepts that went well.
-    pub const ACCEPTED: u32 = 1 << 1;
-    /// Failed connects.
-    pub const CONNECT: u32 = 1 << 2;
-    /// Descriptors that cannot be had, and limits that are near.
-    pub const DESCRIPTORS: u32 = 1 << 3;
 }
 
 /// Kernel-side losses, each a slot of the `LOST` map.

@@ -3,8 +3,11 @@
 
 use aya_ebpf::{
     EbpfContext,
-    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe},
-    programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext},
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, tracepoint},
+    programs::{
+        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext,
+        TracePointContext,
+    },
 };
 use turnaway_common::{
     failure::{op, tier},
@@ -55,10 +58,15 @@ fn accept_kretprobe(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// The exit of the system call itself.
-#[inline(always)]
-pub(crate) fn call_failed<C: EbpfContext>(ctx: &C, ret: i64) {
-    syscall_failed(ctx, ret, UNKNOWN, tier::TRACEPOINT);
+/// `syscalls/sys_exit_accept` and `sys_exit_accept4`: `long ret` at byte 16.
+#[tracepoint]
+fn accept_tracepoint(ctx: TracePointContext) -> u32 {
+    // SAFETY: within the tracepoint's record, which the verifier checks.
+    let ret = unsafe { *ctx.as_ptr().cast::<i64>().add(2) };
+    if ret < 0 {
+        syscall_failed(&ctx, ret, UNKNOWN, tier::TRACEPOINT);
+    }
+    0
 }
 
 /// `fd` is [`UNKNOWN`] where the hook is not handed it.

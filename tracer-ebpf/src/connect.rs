@@ -7,8 +7,8 @@
 
 use aya_ebpf::{
     EbpfContext,
-    macros::{btf_tracepoint, fexit, kretprobe},
-    programs::{BtfTracePointContext, FExitContext, RetProbeContext},
+    macros::{btf_tracepoint, fexit, kretprobe, tracepoint},
+    programs::{BtfTracePointContext, FExitContext, RetProbeContext, TracePointContext},
 };
 use turnaway_common::{
     Reason,
@@ -71,9 +71,20 @@ fn connect_kretprobe(ctx: RetProbeContext) -> u32 {
     0
 }
 
+/// `syscalls/sys_exit_connect`: `long ret` at byte 16.
+#[tracepoint]
+fn connect_tracepoint(ctx: TracePointContext) -> u32 {
+    // SAFETY: within the tracepoint's record, which the verifier checks.
+    let ret = unsafe { *ctx.as_ptr().cast::<i64>().add(2) };
+    if ret < 0 {
+        saved_call_failed(&ctx, ret, tier::TRACEPOINT);
+    }
+    0
+}
+
 /// Takes the arguments from the saved registers.
 #[inline(always)]
-pub(crate) fn saved_call_failed<C: EbpfContext>(ctx: &C, ret: i64, tier: u8) -> Option<()> {
+fn saved_call_failed<C: EbpfContext>(ctx: &C, ret: i64, tier: u8) -> Option<()> {
     // Most of what is negative says that the connection is being made: nothing is read then.
     if Reason::is_life_of_connect(errno_of(ret)?) {
         return None;

@@ -1,44 +1,35 @@
-//! The exits of all system calls, in one program: the way of the tracepoint tier to see accept,
-//! connect and whatever else wants a descriptor.
+//! The exits of all system calls, in one program: the way of the tracepoint tier to see whatever wants a
+//! descriptor.
 //!
 //! Every call of the host comes through here. A program at each call that matters would spare the others,
 //! but not the kernel's slow way out of a call, which costs them more; and the kernel takes tens of
-//! milliseconds to remove each.
+//! milliseconds to remove each. Accept and connect have such programs all the same: kernels that preempt
+//! this one leave runs of it out.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use turnaway_common::{
-    failure::tier,
-    layout::{ABSENT, SyscallLayout, exits},
+    layout::{ABSENT, SyscallLayout},
     reason::errno,
 };
 
-use crate::{
-    accept, connect, descriptors, emit::errno_of, facts, globals::global, kread::UserAddr,
-    listeners, maps::EXITS,
-};
+use crate::{descriptors, emit::errno_of, facts, globals::global, kread::UserAddr};
 
 /// `sys_exit(struct pt_regs *, long ret)`: 5.10 to 7.2. What nearly all calls are told apart by comes
 /// first.
 #[btf_tracepoint(function = "sys_exit")]
 fn syscall_exit(ctx: BtfTracePointContext) -> i32 {
     let ret: i64 = ctx.arg(1);
+    if ret < 0 {
+        if let Some(errno @ (errno::EMFILE | errno::ENFILE)) = errno_of(ret) {
+            descriptors::call_refused(&ctx, errno);
+        }
+        return 0;
+    }
     let call = Call(ctx.arg(0));
-    if is_watched(call.number()) {
-        watched(&ctx, call, ret);
-    } else {
-        refused(&ctx, ret);
+    if is_watched(call.number()) && !call.is_compat() {
+        succeeded(&ctx, call, ret as u64);
     }
     0
-}
-
-/// What a call is for is of no matter where it could have no descriptor.
-#[inline(always)]
-fn refused(ctx: &BtfTracePointContext, ret: i64) {
-    if let Some(errno @ (errno::EMFILE | errno::ENFILE)) = errno_of(ret)
-        && is_wanted(exits::DESCRIPTORS)
-    {
-        descriptors::call_refused(ctx, errno);
-    }
 }
 
 /// Where a call's registers are saved. The verifier knows what it points to.
@@ -75,41 +66,10 @@ fn is_watched(number: u32) -> bool {
 }
 
 #[inline(always)]
-fn is_wanted(what: u32) -> bool {
-    EXITS.get(0).is_some_and(|wanted| wanted & what != 0)
-}
-
-#[inline(always)]
-fn watched(ctx: &BtfTracePointContext, call: Call, ret: i64) -> Option<()> {
-    let number = call.number();
-    if call.is_compat() {
-        refused(ctx, ret);
-        return None;
+fn succeeded(ctx: &BtfTracePointContext, call: Call, ret: u64) -> Option<()> {
+    if call.number() != global!(SYSCALL_LAYOUT.recvmsg) {
+        return descriptors::number_given(ret);
     }
-    if number == global!(SYSCALL_LAYOUT.connect) {
-        if ret < 0 && is_wanted(exits::CONNECT) {
-            connect::saved_call_failed(ctx, ret, tier::TRACEPOINT);
-        }
-        return None;
-    }
-    if number == global!(SYSCALL_LAYOUT.accept) || number == global!(SYSCALL_LAYOUT.accept4) {
-        if ret >= 0 && is_wanted(exits::ACCEPTED) {
-            listeners::accepted_as(ctx, ret as u64);
-        } else if ret < 0 && is_wanted(exits::ACCEPT) {
-            accept::call_failed(ctx, ret);
-        }
-    }
-    if !is_wanted(exits::DESCRIPTORS) {
-        return None;
-    }
-    if ret < 0 {
-        refused(ctx, ret);
-    } else if number != global!(SYSCALL_LAYOUT.recvmsg) {
-        descriptors::number_given(ret as u64);
-    } else if let Some(message) =
-        UserAddr::new(call.register(global!(SYSCALL_LAYOUT.second_argument)))
-    {
-        descriptors::received(ctx, message);
-    }
-    Some(())
+    let message = call.register(global!(SYSCALL_LAYOUT.second_argument));
+    descriptors::received(ctx, UserAddr::new(message)?)
 }

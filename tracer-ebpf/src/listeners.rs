@@ -5,8 +5,11 @@ use aya_ebpf::{
     EbpfContext,
     bindings::BPF_NOEXIST,
     helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64},
-    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe},
-    programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext},
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, tracepoint},
+    programs::{
+        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext,
+        TracePointContext,
+    },
 };
 use turnaway_common::{
     ListenerStats, Reason,
@@ -142,9 +145,20 @@ fn accept_left() -> Option<Addr> {
     Addr::new(sk)
 }
 
+/// `syscalls/sys_exit_accept` and `sys_exit_accept4`: `long ret` at byte 16.
+#[tracepoint]
+fn accepted_tracepoint(ctx: TracePointContext) -> u32 {
+    // SAFETY: within the tracepoint's record, which the verifier checks.
+    let ret = unsafe { *ctx.as_ptr().cast::<i64>().add(2) };
+    if ret >= 0 {
+        accepted_as(&ctx, ret as u64);
+    }
+    0
+}
+
 /// A system call returned the descriptor of a new connection.
 #[inline(always)]
-pub(crate) fn accepted_as<C: EbpfContext>(ctx: &C, fd: u64) -> Option<()> {
+fn accepted_as<C: EbpfContext>(ctx: &C, fd: u64) -> Option<()> {
     let task = facts::current_task()?;
     let call = facts::accept_call(task);
     if call.fd == UNKNOWN {

@@ -25,11 +25,6 @@ pub(crate) static FAILURES_1: HashMap<FailureKey, FailureCount> =
 #[map]
 pub(crate) static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
 
-/// What the exits of system calls are looked at for, [`turnaway_common::layout::exits`]: which hooks need
-/// them is known only when all are in place.
-#[map]
-pub(crate) static EXITS: Array<u32> = Array::with_max_entries(1, 0);
-
 /// One counter that is all zero: what a new key starts as. A program's stack is too small
 /// to make one.
 #[map]

@@ -11,7 +11,7 @@ use crate::{
         self,
         attach::HookStatus,
         btf::Btf,
-        features, offsets,
+        offsets,
         session::{Options, Session},
         tracefs, words,
     },
@@ -135,12 +135,6 @@ fn btf() -> (Check, Vec<&'static str>) {
 }
 
 fn tracefs_check(was_mounted: Option<&Path>) -> Check {
-    if !features::has_kprobes() {
-        return Check {
-            ok: true,
-            detail: "not needed: this kernel has no kprobes".to_owned(),
-        };
-    }
     match (was_mounted, tracefs::find()) {
         (Some(place), _) => Check {
             ok: true,

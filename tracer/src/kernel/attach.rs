@@ -14,7 +14,7 @@ use aya::{
 
 use super::{
     kretprobe::Kretprobe,
-    plan::{Attachment, HookName, HookPlan, SYSCALL_EXITS, Target},
+    plan::{Attachment, HookName, HookPlan, Target},
 };
 use crate::event::Tier;
 
@@ -32,9 +32,6 @@ pub struct HookStatus {
 /// Programs in place. Dropping it removes them all.
 pub struct Attached {
     links: Vec<(HookName, Link)>,
-    /// What is in place, and the entries of the programs that can miss something: several hooks may
-    /// want the same.
-    placed: Vec<(Attachment, Option<PathBuf>)>,
     /// `/proc/self/fdinfo` entries of the programs in use that can miss something, where
     /// misses are listed, and whose they are.
     program_fdinfo: Vec<(HookName, PathBuf)>,
@@ -50,9 +47,8 @@ enum Link {
     Kretprobe(Kretprobe),
 }
 
-/// A new link, unless it was there; and the `/proc/self/fdinfo` entry of its program if that can miss
-/// something.
-type Placed = (Option<(Attachment, Link)>, Option<PathBuf>);
+/// A link, and the `/proc/self/fdinfo` entry of its program if that can miss something.
+type Placed = (Link, Option<PathBuf>);
 
 /// Where programs come from and go to.
 pub struct Attacher<'a> {
@@ -81,7 +77,6 @@ impl Attacher<'_> {
     pub fn attach(&mut self, plans: Vec<HookPlan>) -> (Attached, Vec<HookStatus>) {
         let mut attached = Attached {
             links: Vec::new(),
-            placed: Vec::new(),
             program_fdinfo: Vec::new(),
         };
         let statuses = plans
@@ -104,32 +99,15 @@ impl Attacher<'_> {
                 // Where sockets are asked for, there is nothing to attach.
                 .filter(|attachment| attachment.target != Target::SockDiag)
                 .map(|attachment| {
-                    if let Some((_, fdinfo)) =
-                        attached.placed.iter().find(|(one, _)| one == attachment)
-                    {
-                        return Ok((None, fdinfo.clone()));
-                    }
                     let (link, fdinfo) = self.attach_one(attachment)?;
-                    let fdinfo = attachment.can_miss().then_some(fdinfo);
-                    Ok((Some((attachment.clone(), link)), fdinfo))
+                    Ok((link, attachment.can_miss().then_some(fdinfo)))
                 })
                 .collect::<Result<Vec<Placed>>>();
             match links {
                 Ok(links) => {
                     for (link, fdinfo) in links {
-                        if let Some((attachment, link)) = link {
-                            attached.placed.push((attachment, fdinfo.clone()));
-                            attached.links.push((plan.hook, link));
-                        }
-                        // What all calls come through is run for others nearly always: what it misses is
-                        // told of the hook that is of all calls.
-                        let of_all = way
-                            .attachments
-                            .iter()
-                            .any(|one| one.target == SYSCALL_EXITS);
-                        let fdinfo = fdinfo
-                            .filter(|_| !of_all || plan.hook == HookName::Descriptors)
-                            .map(|fdinfo| (plan.hook, fdinfo));
+                        attached.links.push((plan.hook, link));
+                        let fdinfo = fdinfo.map(|fdinfo| (plan.hook, fdinfo));
                         // A program that sits at several places is listed once.
                         if !fdinfo
                             .as_ref()
@@ -164,6 +142,9 @@ impl Attacher<'_> {
             }
             (Program::BtfTracePoint(program), Target::BtfTracepoint(tracepoint)) => {
                 place!(target, program.load(tracepoint, self.btf).attach())
+            }
+            (Program::TracePoint(program), Target::Tracepoint(category, event)) => {
+                place!(target, program.load().attach(category, event))
             }
             (Program::KProbe(program), Target::Kretprobe(function)) => {
                 once_loaded(program.load()).map_err(|error| load_error(target, &error))?;

@@ -3,21 +3,27 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    path::Path,
 };
 
 use turnaway_common::layout::Counters;
 
 use super::{
     btf::Btf,
-    plan::{FUNCTIONS, Features, TRACEPOINTS},
+    plan::{FUNCTIONS, Features, SYSCALL_EXITS, TRACEPOINTS},
     tracefs,
 };
 
-/// Asks BTF and sysfs. Where there are kprobes, tracefs makes them; it is mounted privately where it
-/// is not mounted, so this belongs before the process's second thread.
+/// Asks BTF, sysfs and tracefs. Mounts tracefs privately where it is not mounted, so it
+/// belongs before the process's second thread.
 #[must_use]
 pub fn detect(btf: &Btf) -> Features {
-    let kprobes = has_kprobes();
+    let tracefs = tracefs::find_or_mount();
+    let syscall_exits = tracefs.as_ref().map_or_else(
+        |_| Vec::new(),
+        |tracefs| tracefs::events(tracefs, "syscalls", SYSCALL_EXITS),
+    );
+    let kprobes = has_kprobes(tracefs.as_deref().ok());
     Features {
         functions: FUNCTIONS
             .iter()
@@ -31,7 +37,8 @@ pub fn detect(btf: &Btf) -> Features {
         // What a locked-down kernel lets nobody read is not worth looking for.
         counters: kprobes.then(|| counters(btf)),
         kprobes,
-        tracefs: kprobes.then(tracefs::find_or_mount),
+        tracefs: Some(tracefs),
+        syscall_exits,
     }
 }
 
@@ -79,8 +86,7 @@ fn symbol(name: &str) -> Result<u64, String> {
     }
 }
 
-/// Whether the kernel has kprobes.
-#[must_use]
-pub fn has_kprobes() -> bool {
+fn has_kprobes(tracefs: Option<&Path>) -> bool {
     fs::metadata("/sys/bus/event_source/devices/kprobe/type").is_ok()
+        || tracefs.is_some_and(|tracefs| tracefs.join("kprobe_events").exists())
 }

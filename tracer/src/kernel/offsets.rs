@@ -115,7 +115,6 @@ const WATCHED: &[libc::c_long] = &[
     libc::SYS_inotify_init,
     libc::SYS_accept,
     libc::SYS_accept4,
-    libc::SYS_connect,
     libc::SYS_dup,
     libc::SYS_epoll_create1,
     libc::SYS_eventfd2,

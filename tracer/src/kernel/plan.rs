@@ -25,8 +25,10 @@ pub struct Features {
     pub counters: Option<Result<Counters, String>>,
     /// The kernel has kprobes.
     pub kprobes: bool,
-    /// Where tracefs is mounted, if it was needed; or why it could not be had.
+    /// Where tracefs is mounted, or why it could not be had.
     pub tracefs: Option<Result<PathBuf, String>>,
+    /// Which of [`SYSCALL_EXITS`] tracefs has.
+    pub syscall_exits: Vec<&'static str>,
 }
 
 /// Functions that hooks may sit at.
@@ -61,6 +63,14 @@ pub const TRACEPOINTS: &[&str] = &[
     "sched_process_exit",
     "sys_exit",
 ];
+
+/// Tracepoints of system calls that hooks may sit at: few, since the kernel takes tens of milliseconds to
+/// remove each.
+pub const SYSCALL_EXITS: &[&str] = &["sys_exit_accept", "sys_exit_accept4", "sys_exit_connect"];
+/// Those of accept.
+const ACCEPT_EXITS: &[&str] = &["sys_exit_accept", "sys_exit_accept4"];
+/// That of connect.
+const CONNECT_EXITS: &[&str] = &["sys_exit_connect"];
 
 /// What a hook watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -258,6 +268,8 @@ pub enum Target {
     Kprobe(&'static str),
     /// Return of a kernel function.
     Kretprobe(&'static str),
+    /// A tracepoint of tracefs: category and name.
+    Tracepoint(&'static str, &'static str),
     /// A tracepoint, through BTF.
     BtfTracepoint(&'static str),
     /// No program: listening sockets are asked for once a second.
@@ -271,14 +283,12 @@ impl std::fmt::Display for Target {
             Self::Fexit(function) => write!(f, "fexit/{function}"),
             Self::Kprobe(function) => write!(f, "kprobe/{function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe/{function}"),
+            Self::Tracepoint(category, name) => write!(f, "tracepoint/{category}/{name}"),
             Self::BtfTracepoint(name) => write!(f, "tp_btf/{name}"),
             Self::SockDiag => write!(f, "sock_diag"),
         }
     }
 }
-
-/// The exits of all system calls.
-pub const SYSCALL_EXITS: Target = Target::BtfTracepoint("sys_exit");
 
 /// One way to put a hook in place: all of its attachments or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -385,8 +395,8 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             sys_accept4(features)?;
             Ok(one("accept_kretprobe", Target::Kretprobe("__sys_accept4")))
         }
-        (HookName::Accept | HookName::Connect | HookName::Descriptors, Tier::Tracepoint) => {
-            syscall_exits(features)
+        (HookName::Accept, Tier::Tracepoint) => {
+            syscall_exits(features, ACCEPT_EXITS, "accept_tracepoint")
         }
         (HookName::IoUringAccept, Tier::Trampoline) => Ok(match uring_function(features)? {
             UringFunction::Request => one("uring_fexit", Target::Fexit("io_accept")),
@@ -415,6 +425,9 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
         (HookName::Connect, Tier::Kprobe) => {
             sys_connect(features)?;
             Ok(one("connect_kretprobe", Target::Kretprobe("__sys_connect")))
+        }
+        (HookName::Connect, Tier::Tracepoint) => {
+            syscall_exits(features, CONNECT_EXITS, "connect_tracepoint")
         }
         (HookName::ConnectAsync, Tier::Tracepoint) => {
             // The end first, as in [`pair`].
@@ -454,6 +467,12 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             Err("no tracepoint says that a connect waits".to_owned())
         }
         (HookName::Descriptors, Tier::Trampoline | Tier::Kprobe) => descriptors(features, tier),
+        (HookName::Descriptors, Tier::Tracepoint) => expect(
+            "the tracepoint sys_exit",
+            features.tracepoints.get("sys_exit"),
+            &["struct pt_regs *", "long int"],
+        )
+        .map(|()| one("syscall_exit", Target::BtfTracepoint("sys_exit"))),
         (HookName::IoUringDescriptors, Tier::Trampoline | Tier::Kprobe) => {
             uring_descriptors(features, tier)
         }
@@ -600,7 +619,7 @@ fn listen_queue(features: &Features, tier: Tier) -> Result<Vec<Attachment>, Stri
 
 fn accepted(features: &Features, tier: Tier) -> Result<Vec<Attachment>, String> {
     if tier == Tier::Tracepoint {
-        return syscall_exits(features);
+        return syscall_exits(features, ACCEPT_EXITS, "accepted_tracepoint");
     }
     let found = |name: &str| features.functions.get(name);
     let tcp = found("inet_csk_accept").ok_or_else(|| absent("inet_csk_accept"))?;
@@ -772,14 +791,32 @@ fn sys_connect(features: &Features) -> Result<(), String> {
     )
 }
 
-/// One program sees them all, for whichever hooks.
-fn syscall_exits(features: &Features) -> Result<Vec<Attachment>, String> {
-    expect(
-        "the tracepoint sys_exit",
-        features.tracepoints.get("sys_exit"),
-        &["struct pt_regs *", "long int"],
-    )
-    .map(|()| one("syscall_exit", SYSCALL_EXITS))
+fn syscall_exits(
+    features: &Features,
+    wanted: &[&str],
+    program: &'static str,
+) -> Result<Vec<Attachment>, String> {
+    match &features.tracefs {
+        Some(Ok(_)) => {}
+        Some(Err(why)) => return Err(why.clone()),
+        None => return Err("tracefs was not looked for".to_owned()),
+    }
+    let found: Vec<&'static str> = features
+        .syscall_exits
+        .iter()
+        .copied()
+        .filter(|name| wanted.contains(name))
+        .collect();
+    if found.is_empty() {
+        return Err("tracefs has no syscall tracepoints (CONFIG_FTRACE_SYSCALLS)".to_owned());
+    }
+    Ok(found
+        .into_iter()
+        .map(|name| Attachment {
+            program,
+            target: Target::Tracepoint("syscalls", name),
+        })
+        .collect())
 }
 
 enum UringFunction {
@@ -949,6 +986,7 @@ mod tests {
             counters: Some(Ok(Counters::NONE)),
             kprobes: true,
             tracefs: Some(Ok("/sys/kernel/tracing".into())),
+            syscall_exits: SYSCALL_EXITS.to_vec(),
         }
     }
 
@@ -1143,13 +1181,9 @@ mod tests {
         );
         let exits = [Attachment {
             program: "syscall_exit",
-            target: SYSCALL_EXITS,
+            target: Target::BtfTracepoint("sys_exit"),
         }];
         assert_eq!(all.ways[2].attachments, exits);
-        // Accept and connect are seen there too, by the same program.
-        for name in [HookName::Accept, HookName::Accepted, HookName::Connect] {
-            assert_eq!(hook(&recent(), name).ways[2].attachments, exits);
-        }
 
         // inotify's own limit is left out where it has no function of its own.
         let mut features = recent();

@@ -14,7 +14,7 @@ use aya::{
 };
 use turnaway_common::{
     ClosedListener, FailureCount, FailureKey, ListenerStats, Reason,
-    layout::{Counters, KernelFilter, Settings, exits, lost},
+    layout::{Counters, KernelFilter, Settings, lost},
 };
 
 use super::{
@@ -186,9 +186,6 @@ impl Session {
         };
         let listeners = map("LISTENERS")?;
         let all_listeners = Whole::of(&listeners).context("cannot use a map twice")?;
-        Array::<_, u32>::try_from(map("EXITS")?)?
-            .set(0, wanted_exits(&hooks), 0)
-            .context("cannot say which system calls are looked at")?;
         Ok(Self {
             attached: Some(attached),
             hooks,
@@ -398,24 +395,6 @@ fn misses(attached: &Attached) -> Vec<(HookName, Missed)> {
         .iter()
         .map(|hook| (*hook, attached.missed(*hook)))
         .collect()
-}
-
-/// What the exits of system calls are looked at for: whichever hooks are placed there.
-fn wanted_exits(hooks: &[HookStatus]) -> u32 {
-    hooks
-        .iter()
-        .filter(|hook| {
-            let attached = hook.attached.as_ref();
-            attached.is_some_and(|(_, targets)| targets.contains(&plan::SYSCALL_EXITS))
-        })
-        .map(|hook| match hook.hook {
-            HookName::Accept => exits::ACCEPT,
-            HookName::Accepted => exits::ACCEPTED,
-            HookName::Connect => exits::CONNECT,
-            HookName::Descriptors => exits::DESCRIPTORS,
-            _ => 0,
-        })
-        .fold(0, |all, one| all | one)
 }
 
 /// What the programs are told of the plan.

@@ -1,6 +1,10 @@
-//! tracefs: where the kernel takes named kprobes.
+//! tracefs: where the kernel lists its tracepoints and takes named kprobes.
 
-use std::{ffi::CString, io, path::PathBuf};
+use std::{
+    ffi::CString,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 /// Where tracefs belongs, and where old systems have it.
 const PLACES: &[&str] = &["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -66,4 +70,16 @@ fn check(result: libc::c_int) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Which of these events a category has.
+#[must_use]
+pub fn events(tracefs: &Path, category: &str, names: &[&'static str]) -> Vec<&'static str> {
+    names
+        .iter()
+        .copied()
+        .filter(|name| {
+            fs::metadata(tracefs.join("events").join(category).join(name).join("id")).is_ok()
+        })
+        .collect()
 }
