@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::servers::foreground::free_port;
 use crate::tracer::wait_for;
-use crate::{sys, wait};
+use crate::{lines, sys, wait};
 
 /// How long a word may take to come. Emulated processors are slow.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -94,8 +94,8 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot run turnaway")?;
-        let lines = read_lines(child.stdout.take().context("no output")?);
-        let errors = read_lines(child.stderr.take().context("no standard error")?);
+        let lines = lines::of(child.stdout.take().context("no output")?);
+        let errors = lines::of(child.stderr.take().context("no standard error")?);
         let mut daemon = Self {
             child,
             lines,
@@ -296,18 +296,6 @@ pub fn fired_and_over(told: &[Value]) -> Result<&Value> {
         "not one incident that fires and is over: {told:#?}"
     );
     Ok(last)
-}
-
-fn read_lines(from: impl std::io::Read + Send + 'static) -> Receiver<String> {
-    let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    lines
 }
 
 #[cfg(test)]

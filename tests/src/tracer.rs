@@ -2,10 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::records::Records;
 use crate::truth::stat_field;
-use crate::{sys, wait};
+use crate::{lines, sys, wait};
 
 /// Until hooks are in place: loading takes long where processors are emulated.
 const START: Duration = Duration::from_mins(2);
@@ -105,7 +105,7 @@ impl Tracer {
             let mut bytes = Vec::new();
             stdout.read_to_end(&mut bytes).map(|_| bytes)
         });
-        let stderr = lines(child.stderr.take().context("no standard error")?);
+        let stderr = lines::of(child.stderr.take().context("no standard error")?);
         let mut tracer = Self {
             child,
             output: Some(output),
@@ -213,23 +213,4 @@ pub fn wait_for(child: &mut Child, patience: Duration) -> Result<ExitStatus> {
         );
         Ok(child.try_wait()?)
     })
-}
-
-fn lines(stderr: ChildStderr) -> Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut reader = BufReader::new(stderr);
-        let mut line = Vec::new();
-        while reader
-            .read_until(b'\n', &mut line)
-            .is_ok_and(|read| read > 0)
-        {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if sender.send(text).is_err() {
-                return;
-            }
-            line.clear();
-        }
-    });
-    receiver
 }

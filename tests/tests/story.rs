@@ -2,17 +2,16 @@
 //! backup that reads and writes a disk, a client that keeps its connection and sees nothing of it all.
 //! On its own, since it looks at the whole machine.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use turnaway_tests::daemon::Daemon;
 use turnaway_tests::servers::foreground::{Foreground, folder, free_port};
 use turnaway_tests::servers::{as_nobody, postgres};
-use turnaway_tests::{sys, tracer, wait};
+use turnaway_tests::{tracer, wait};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Descriptors of the pooler.
@@ -38,87 +37,25 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// `turnaway daemon`, and what it says.
-struct Daemon {
-    child: Ended,
-    lines: Receiver<String>,
-}
-
-impl Daemon {
-    fn start(dir: &Path) -> Self {
-        let config = dir.join("turnaway.toml");
-        let mut text = String::new();
-        for name in [
-            "OutOfDescriptors",
-            "ListenerStalled",
-            "DescriptorsExhausted",
-            "DescriptorPressure",
-            "AcceptQueueOverflow",
-            "AcceptQueueOverflows",
-            "AcceptSlow",
-        ] {
-            text += "[[rule]]\nresolve_after = \"3s\"\nwindow = \"5s\"\nname = ";
-            text += &serde_json::to_string(name).unwrap();
-            text.push('\n');
-        }
-        std::fs::write(&config, text).unwrap();
-        let mut child = Command::new(tracer::binary().unwrap())
-            .args(["daemon", "--json", "--no-metrics", "--config"])
-            .arg(config)
-            .arg("--state")
-            .arg(dir.join("state"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = read_lines(child.stdout.take().unwrap());
-        let errors = read_lines(child.stderr.take().unwrap());
-        let daemon = Self {
-            child: Ended(child),
-            lines,
-        };
-        let deadline = Instant::now() + PATIENCE;
-        while !next(&errors, deadline).contains("tracing with") {}
-        std::thread::spawn(move || for _ in errors {});
-        daemon
+/// `turnaway daemon`, whose incidents are soon over.
+fn daemon(dir: &Path) -> Daemon {
+    let config = dir.join("turnaway.toml");
+    let mut text = String::new();
+    for name in [
+        "OutOfDescriptors",
+        "ListenerStalled",
+        "DescriptorsExhausted",
+        "DescriptorPressure",
+        "AcceptQueueOverflow",
+        "AcceptQueueOverflows",
+        "AcceptSlow",
+    ] {
+        text += "[[rule]]\nresolve_after = \"3s\"\nwindow = \"5s\"\nname = ";
+        text += &serde_json::to_string(name).unwrap();
+        text.push('\n');
     }
-
-    /// The next record of an incident at a port with this status.
-    fn incident(&self, status: &str, port: u16) -> Value {
-        let address = format!("127.0.0.1:{port}");
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let record: Value = serde_json::from_str(&next(&self.lines, deadline)).unwrap();
-            let is_about = record["statement"].to_string().contains(&address);
-            if record["type"] == "incident" && record["status"] == status && is_about {
-                return record;
-            }
-        }
-    }
-
-    fn stop(self) {
-        let mut child = self.child;
-        sys::kill(child.0.id(), libc::SIGTERM).unwrap();
-        assert!(tracer::wait_for(&mut child.0, PATIENCE).unwrap().success());
-    }
-}
-
-fn next(lines: &Receiver<String>, deadline: Instant) -> String {
-    let left = deadline.saturating_duration_since(Instant::now());
-    lines.recv_timeout(left).expect("a line in time")
-}
-
-fn read_lines(from: impl std::io::Read + Send + 'static) -> Receiver<String> {
-    let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    lines
+    std::fs::write(&config, text).unwrap();
+    Daemon::start(&tracer::binary().unwrap(), &config, &dir.join("state")).unwrap()
 }
 
 fn report(state: &Path, arguments: &[&str]) -> String {
@@ -193,7 +130,7 @@ fn the_first_tuesday_is_explained() {
     let _postgres = postgres::start(dir.path(), database).unwrap();
     fill(database);
     let pgbouncer = pooler(dir.path(), port, database);
-    let daemon = Daemon::start(dir.path());
+    let mut daemon = daemon(dir.path());
 
     // The backup: more than it needs to be seen, less than it takes to end.
     let target = dir.path().join("backup");
@@ -244,7 +181,7 @@ fn the_first_tuesday_is_explained() {
         }
         let refused = Instant::now();
         let before = checks.load(Ordering::Relaxed);
-        let fired = daemon.incident("firing", port);
+        let fired = daemon.fires(port).unwrap();
         let took = refused.elapsed();
         assert!(took < Duration::from_secs(3), "{took:?}");
         explained(&fired, pgbouncer.0.id(), &target, port);
@@ -275,7 +212,7 @@ fn the_first_tuesday_is_explained() {
         // By the pooler's own user: root of a container may not change another's limits.
         let status = as_nobody("/bin/sh").args(["-c", now]).status().unwrap();
         assert!(status.success(), "{now}");
-        let resolved = daemon.incident("resolved", port);
+        let resolved = daemon.over(port).unwrap();
         assert_eq!(resolved["id"], fired["id"]);
         let healthy = &resolved["explanation"]["healthy"];
         assert!(healthy["carried"].as_u64().unwrap() >= 1, "{healthy}");
@@ -283,7 +220,7 @@ fn the_first_tuesday_is_explained() {
         checking.join().unwrap();
         drop(clients);
 
-        daemon.stop();
+        daemon.stop().unwrap();
         let text = report(&state, &[id, "--time-zone", "UTC"]);
         for words in [
             "pgbouncer",

@@ -10,6 +10,7 @@ pub mod aggregate;
 pub mod alert;
 pub mod attribute;
 pub mod cli;
+pub mod clients;
 pub mod context;
 pub mod control;
 pub mod daemon;

@@ -1,15 +1,16 @@
 //! Running scenarios.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::check::{self, Scope};
 use super::{Scenario, env};
+use crate::lines;
 use crate::records::Records;
 use crate::sys::clock_ns;
 use crate::tracer::{Tracer, wait_for};
@@ -57,15 +58,7 @@ impl Actor {
             .spawn()
             .with_context(|| format!("cannot run {}", program.display()))?;
         let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().context("no output")?);
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
+        let lines = lines::of(child.stdout.take().context("no output")?);
         let mut actor = Self {
             child,
             input,

@@ -1,14 +1,15 @@
 //! A server that fails when a test wants it to.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::lines;
 use crate::tracer::wait_for;
 
 /// How long it may take to do as it is told.
@@ -41,15 +42,7 @@ impl Acceptor {
             .spawn()
             .with_context(|| format!("cannot run {command:?}"))?;
         let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().context("no output")?);
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
+        let lines = lines::of(child.stdout.take().context("no output")?);
         let mut acceptor = Self {
             child,
             input,

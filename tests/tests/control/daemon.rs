@@ -1,16 +1,16 @@
 //! `turnaway daemon`, and those who ask it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use turnaway_tests::{sys, tracer, wait};
+use turnaway_tests::{lines, sys, tracer, wait};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -39,8 +39,8 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = read_lines(child.stdout.take().unwrap());
-        let errors = read_lines(child.stderr.take().unwrap());
+        let lines = lines::of(child.stdout.take().unwrap());
+        let errors = lines::of(child.stderr.take().unwrap());
         let daemon = Self {
             child,
             lines,
@@ -183,16 +183,4 @@ pub(crate) fn get(port: u16, path: &str) -> Option<String> {
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     Some(answer)
-}
-
-fn read_lines(from: impl std::io::Read + Send + 'static) -> Receiver<String> {
-    let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    lines
 }

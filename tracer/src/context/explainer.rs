@@ -1,7 +1,7 @@
 //! What the daemon has of the history and of what went on around incidents.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -69,6 +69,9 @@ struct Past {
 }
 
 impl Explainer {
+    /// So many incidents are looked at each second: more are more than anybody reads, and capture waits.
+    pub const STANDING: usize = 100;
+
     /// Starts the threads. Without a folder for the state, nothing is kept.
     pub fn start(state: Option<&Path>) -> Result<Self> {
         let history = match state {
@@ -230,7 +233,7 @@ impl Explainer {
         *self.minutes.entry(key).or_default() += count;
     }
 
-    /// A second has passed, in which these incidents fire.
+    /// A second has passed, in which these incidents fire: the worst [`Self::STANDING`] of them.
     pub fn tick(&mut self, firing: &[IncidentRecord]) {
         let Some(history) = self.history.clone() else {
             return;
@@ -254,8 +257,8 @@ impl Explainer {
                 until: now,
             });
         }
-        self.standing
-            .retain(|id, _| firing.iter().any(|one| one.id == *id));
+        let ids: HashSet<&str> = firing.iter().map(|one| one.id.as_str()).collect();
+        self.standing.retain(|id, _| ids.contains(id.as_str()));
         let mut standing = Vec::new();
         for record in firing {
             let failures = record.reasons.iter().map(|reason| reason.count).sum();

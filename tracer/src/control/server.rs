@@ -1,7 +1,6 @@
 //! The daemon's side: a thread of its own, so that capture waits for nobody who asks.
 
 use std::{
-    collections::VecDeque,
     fs::{self, File},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -21,12 +20,12 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixSocket, UnixStream},
     sync::{Notify, oneshot},
-    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 
 use super::{Answer, MAX_REQUEST, Request};
 use crate::{
+    clients::Clients,
     privileges::{self, Duty},
     socket::make_way,
 };
@@ -209,12 +208,11 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 async fn serve(socket: UnixListener, asks: Asks) {
-    let mut connections = JoinSet::new();
-    let mut handles: VecDeque<AbortHandle> = VecDeque::new();
+    let mut clients = Clients::new(CONNECTIONS);
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
+            () = clients.served() => continue,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -224,18 +222,12 @@ async fn serve(socket: UnixListener, asks: Asks) {
                 continue;
             }
         };
-        handles.retain(|handle| !handle.is_finished());
-        if handles.len() >= CONNECTIONS
-            && let Some(oldest) = handles.pop_front()
-        {
-            oldest.abort();
-        }
         let asks = asks.clone();
-        handles.push_back(connections.spawn(async move {
+        clients.serve(async move {
             if let Err(error) = connection(stream, &asks).await {
                 log::debug!("control socket: {error}");
             }
-        }));
+        });
     }
 }
 

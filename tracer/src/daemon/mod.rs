@@ -355,7 +355,9 @@ impl Watcher for Daemon {
         let mut changes = self.take(reading);
         self.explainer.explain(&mut changes);
         let lines = self.tell(&changes);
-        self.explainer.tick(&self.engine.incidents());
+        let worst = self.engine.worst(Explainer::STANDING);
+        let worst: Vec<_> = worst.into_iter().map(|(record, _)| record).collect();
+        self.explainer.tick(&worst);
         self.metrics(reading);
         if !changes.is_empty() || self.saved.elapsed() >= SAVING {
             self.save();

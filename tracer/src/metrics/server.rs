@@ -2,7 +2,6 @@
 //! few connections, each for a few seconds, one request each.
 
 use std::{
-    collections::VecDeque,
     convert::Infallible,
     fmt, io,
     net::SocketAddr,
@@ -26,12 +25,11 @@ use rustix::fs::{Mode, fchmod};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream},
-    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 
 use super::{Format, Metrics, Moment, PORT};
-use crate::socket::make_way;
+use crate::{clients::Clients, socket::make_way};
 
 /// Most connections at once. One more, and the oldest is cut: a client that is in order is
 /// answered within milliseconds.
@@ -164,12 +162,11 @@ impl Server {
     pub async fn run(self, metrics: Arc<Metrics>) {
         // Metrics are written out one at a time, however many ask.
         let turn = Arc::new(tokio::sync::Mutex::new(()));
-        let mut connections = JoinSet::new();
-        let mut handles: VecDeque<AbortHandle> = VecDeque::new();
+        let mut clients = Clients::new(CONNECTIONS);
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
-                Some(_) = connections.join_next() => continue,
+                () = clients.served() => continue,
             };
             let stream = match accepted {
                 Ok(stream) => stream,
@@ -179,14 +176,8 @@ impl Server {
                     continue;
                 }
             };
-            handles.retain(|handle| !handle.is_finished());
-            if handles.len() >= CONNECTIONS
-                && let Some(oldest) = handles.pop_front()
-            {
-                oldest.abort();
-            }
             let (metrics, turn) = (metrics.clone(), turn.clone());
-            handles.push_back(connections.spawn(async move {
+            clients.serve(async move {
                 let answered = match stream {
                     Stream::Tcp(stream) => {
                         timeout(PATIENCE, connection(stream, metrics, turn)).await
@@ -200,7 +191,7 @@ impl Server {
                     Ok(Err(error)) => log::debug!("metrics: {error}"),
                     Err(_) => log::debug!("metrics: a client was too slow"),
                 }
-            }));
+            });
         }
     }
 }

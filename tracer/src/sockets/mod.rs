@@ -200,16 +200,7 @@ impl Poller {
     ///
     /// `None` where the namespace cannot be entered or the kernel's answer is not complete.
     pub fn waiting(&mut self, netns: u32, port: u16) -> Option<Vec<Waiting>> {
-        let mut home = Home::open().ok()?;
-        if netns != home.inode {
-            self.known.refresh(Instant::now());
-            let doors = self.known.doors().remove(&netns)?;
-            let namespace = self.known.open(netns, &doors).ok()??;
-            home.enter(&namespace).ok()?;
-        }
-        let found = dump::waiting(port, &mut self.buffer);
-        home.leave().ok()?;
-        found.problem.is_none().then_some(found.items)
+        self.within(netns, |buffer| dump::waiting(port, buffer))
     }
 
     /// The established connections of a TCP port of the namespace with this inode number, as far as
@@ -217,6 +208,15 @@ impl Poller {
     ///
     /// `None` where the namespace cannot be entered or the kernel's answer is not complete.
     pub fn established(&mut self, netns: u32, port: u16) -> Option<Vec<Established>> {
+        self.within(netns, |buffer| dump::established(port, buffer))
+    }
+
+    /// Asks the namespace with this inode number.
+    fn within<T>(
+        &mut self,
+        netns: u32,
+        ask: impl FnOnce(&mut Vec<u8>) -> dump::Dump<T>,
+    ) -> Option<Vec<T>> {
         let mut home = Home::open().ok()?;
         if netns != home.inode {
             self.known.refresh(Instant::now());
@@ -224,7 +224,7 @@ impl Poller {
             let namespace = self.known.open(netns, &doors).ok()??;
             home.enter(&namespace).ok()?;
         }
-        let found = dump::established(port, &mut self.buffer);
+        let found = ask(&mut self.buffer);
         home.leave().ok()?;
         found.problem.is_none().then_some(found.items)
     }
