@@ -44,9 +44,12 @@ impl Clients {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
     };
 
     use super::*;
@@ -72,7 +75,8 @@ mod tests {
             });
         }
         for _ in 0..3 {
-            clients.served().await;
+            let served = tokio::time::timeout(Duration::from_secs(20), clients.served());
+            served.await.unwrap();
         }
         assert_eq!(alive.load(Ordering::SeqCst), 2);
         drop(clients);
