@@ -29,7 +29,10 @@ pub fn set(name: &str, value: &str) -> Result<()> {
     fs::write(&path, value).with_context(|| format!("cannot write {path}"))
 }
 
-/// Runs `body` where a folder is a file system of its own, of 4 MiB. What it starts sees that, and
+/// Bytes that a small disk holds.
+pub const SMALL: usize = 4 << 20;
+
+/// Runs `body` where a folder is a file system of its own, of [`SMALL`] bytes. What it starts sees that, and
 /// nobody else does.
 pub fn on_small_disk<T: Send>(folder: &Path, body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
@@ -37,7 +40,7 @@ pub fn on_small_disk<T: Send>(folder: &Path, body: impl FnOnce() -> Result<T> + 
             sys::unshare(libc::CLONE_NEWNS).context("cannot make a mount namespace")?;
             mount(&["--make-rprivate", "/"])?;
             let path = folder.to_string_lossy();
-            mount(&["-t", "tmpfs", "-o", "size=4m", "small", &path])?;
+            mount(&["-t", "tmpfs", "-o", &format!("size={SMALL}"), "small", &path])?;
             body()
         });
         thread.join().unwrap_or_else(|panic| resume_unwind(panic))

@@ -167,7 +167,7 @@ fn a_full_disk_loses_nothing() {
         let mut daemon = start(dir.path(), &receivers)?;
         let filler = dir.path().join("filler");
         // More than fits: what fits is written.
-        ensure!(fs::write(&filler, vec![0; 8 << 20]).is_err());
+        ensure!(fs::write(&filler, vec![0; 2 * apart::SMALL]).is_err());
         let mut acceptor = acceptor()?;
         let port = acceptor.port;
         // As long as it waits, it is not over.

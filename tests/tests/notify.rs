@@ -461,7 +461,7 @@ fn a_full_disk_costs_no_alert() {
     apart::on_small_disk(dir.path(), || {
         let filler = dir.path().join("filler");
         // More than fits.
-        fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
+        fs::write(&filler, vec![0; 2 * apart::SMALL]).unwrap_err();
         let server = Receiver::start(Manner::Answers(500))?;
         let notifiers = start(&[webhook("hook", &server.url())], dir.path());
         let sent = story(10);
