@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod checks;
 pub mod cost;
 pub mod daemon;
+pub mod disk;
 pub mod lines;
 pub mod live;
 pub mod load;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use turnaway_tests::daemon::{Daemon, configure, failures, fired_and_over};
+use turnaway_tests::disk::Disk;
 use turnaway_tests::servers::acceptor::Acceptor;
 use turnaway_tests::servers::alertmanager::Alertmanager;
 use turnaway_tests::servers::foreground::{folder, free_port};
@@ -215,6 +216,61 @@ fn a_full_disk_loses_nothing() {
     .unwrap();
     // It is said once, not each time.
     assert_eq!(ended.warned.matches(WORDS).count(), 1, "{}", ended.warned);
+}
+
+/// The disk that the daemon's state, queue and history are on hangs before anything happens, and for as long as
+/// the incident lasts.
+#[test]
+fn a_disk_that_hangs_delays_nothing_and_is_caught_up_with() {
+    let dir = folder().unwrap();
+    let disk = Disk::ext4(32).unwrap();
+    let state = disk.mounted.join("state");
+    let receiver = Receiver::start(Manner::Takes).unwrap();
+    let config = configure(dir.path(), &webhook("hook", &receiver, "10s"), RESOLVE).unwrap();
+    let mut daemon = Daemon::start(&tracer::binary().unwrap(), &config, &state).unwrap();
+    let mut acceptor = acceptor().unwrap();
+    let port = acceptor.port;
+    wait::until_true("the history to be there", || {
+        Ok(state.join("history.db").exists())
+    })
+    .unwrap();
+
+    let frozen = disk.freeze().unwrap();
+    let failed = Instant::now();
+    let tally = acceptor.fail(7).unwrap();
+    receiver.until_told(port, "firing").unwrap();
+    let took = failed.elapsed();
+    assert!(took < SOON, "{took:?}");
+    daemon.until_counted("accept.emfile", port, tally).unwrap();
+    let took = failed.elapsed();
+    assert!(took < SOON, "{took:?}");
+    // More of it, and its end, while the disk still hangs.
+    let tally = acceptor.fail(100).unwrap();
+    daemon.until_counted("accept.emfile", port, tally).unwrap();
+    receiver.until_told(port, "resolved").unwrap();
+    let fired = daemon.fires(port).unwrap();
+    daemon.over(port).unwrap();
+    drop(frozen);
+
+    let id = fired["id"].as_str().unwrap();
+    let report = || -> Result<Option<Value>> {
+        let output = Command::new(tracer::binary()?)
+            .args(["report", "-o", "json", "--state"])
+            .args([state.as_os_str(), id.as_ref()])
+            .output()?;
+        if !output.status.success() {
+            return Ok(None);
+        }
+        let report: Value = serde_json::from_slice(&output.stdout)?;
+        let is_over = report["incidents"][0]["incident"]["status"] == "resolved";
+        Ok(is_over.then(|| report["incidents"][0].clone()))
+    };
+    let kept = wait::until("the history to have all of it", report).unwrap();
+    let counted = failures(&kept["incident"], "accept.emfile");
+    assert_eq!(counted, Some(tally), "{kept:#}");
+    assert!(kept["explanation"].is_object(), "{kept:#}");
+    let ended = daemon.stop().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
 }
 
 /// The process that fails ends, and another is given its id.

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use turnaway::history::{Caps, History, Incident, Reader, Wanted};
+use turnaway_tests::disk::Disk;
 use turnaway_tests::wait;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -116,95 +117,14 @@ fn number(line: &str) -> Option<u64> {
     line.split("kept ").nth(1)?.parse().ok()
 }
 
-/// A file system of its own.
-struct Disk {
-    _folder: tempfile::TempDir,
-    mounted: PathBuf,
-    frozen: bool,
-}
-
-fn must(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-impl Disk {
-    fn ext4() -> Self {
-        let (folder, mounted) = Self::folder();
-        let image = folder.path().join("image");
-        let file = std::fs::File::create(&image).unwrap();
-        file.set_len(32 << 20).unwrap();
-        must(Command::new("mkfs.ext4").arg("-q").arg(&image));
-        must(
-            Command::new("mount")
-                .args(["-o", "loop"])
-                .arg(&image)
-                .arg(&mounted),
-        );
-        Self {
-            _folder: folder,
-            mounted,
-            frozen: false,
-        }
-    }
-
-    fn tmpfs(kib: u32) -> Self {
-        let (folder, mounted) = Self::folder();
-        let size = format!("size={kib}k");
-        must(
-            Command::new("mount")
-                .args(["-t", "tmpfs", "-o", &size, "none"])
-                .arg(&mounted),
-        );
-        Self {
-            _folder: folder,
-            mounted,
-            frozen: false,
-        }
-    }
-
-    fn folder() -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = folder.path().join("mounted");
-        std::fs::create_dir(&mounted).unwrap();
-        (folder, mounted)
-    }
-
-    fn freeze(&mut self) {
-        must(Command::new("fsfreeze").arg("-f").arg(&self.mounted));
-        self.frozen = true;
-    }
-
-    fn thaw(&mut self) {
-        must(Command::new("fsfreeze").arg("-u").arg(&self.mounted));
-        self.frozen = false;
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if self.frozen {
-            let _ = Command::new("fsfreeze")
-                .arg("-u")
-                .arg(&self.mounted)
-                .status();
-        }
-        let _ = Command::new("umount").arg("-l").arg(&self.mounted).status();
-    }
-}
-
 #[test]
 fn a_disk_that_hangs_holds_up_nobody_and_is_caught_up_with() {
-    let mut disk = Disk::ext4();
+    let disk = Disk::ext4(32).unwrap();
     let path = disk.mounted.join("history.db");
     let history = History::start(&path, Caps::default()).unwrap();
     history.incident(incident(0));
     assert!(history.settle(PATIENCE));
-    disk.freeze();
+    let frozen = disk.freeze().unwrap();
     let begun = Instant::now();
     for number in 1..1_000 {
         history.incident(incident(number));
@@ -226,7 +146,7 @@ fn a_disk_that_hangs_holds_up_nobody_and_is_caught_up_with() {
     let begun = Instant::now();
     history.incident(incident(1_000));
     assert!(begun.elapsed() < Duration::from_millis(500));
-    disk.thaw();
+    drop(frozen);
     assert!(history.settle(PATIENCE));
     assert_eq!(history.health().lost, 0);
     assert!(history.stop(PATIENCE));
@@ -235,7 +155,7 @@ fn a_disk_that_hangs_holds_up_nobody_and_is_caught_up_with() {
 
 #[test]
 fn a_full_disk_costs_memory_until_there_is_room() {
-    let disk = Disk::tmpfs(256);
+    let disk = Disk::tmpfs(256).unwrap();
     let path = disk.mounted.join("history.db");
     let history = History::start(&path, Caps::default()).unwrap();
     history.incident(incident(0));
@@ -252,11 +172,7 @@ fn a_full_disk_costs_memory_until_there_is_room() {
     .unwrap();
     // What is there can be read all the same.
     assert!(incidents(&path).len() < 2_000);
-    must(
-        Command::new("mount")
-            .args(["-o", "remount,size=64m"])
-            .arg(&disk.mounted),
-    );
+    disk.grow(64 << 10).unwrap();
     assert!(history.settle(PATIENCE));
     assert_eq!(history.health(), turnaway::history::Health::default());
     assert!(history.stop(PATIENCE));
@@ -265,7 +181,7 @@ fn a_full_disk_costs_memory_until_there_is_room() {
 
 #[test]
 fn what_waits_for_a_disk_stays_within_its_bound() {
-    let mut disk = Disk::ext4();
+    let disk = Disk::ext4(32).unwrap();
     let path = disk.mounted.join("history.db");
     let caps = Caps {
         memory: 1 << 20,
@@ -273,7 +189,7 @@ fn what_waits_for_a_disk_stays_within_its_bound() {
     };
     let history = History::start(&path, caps).unwrap();
     assert!(history.settle(PATIENCE));
-    disk.freeze();
+    let frozen = disk.freeze().unwrap();
     history.incident(incident(0));
     wait::until_true("the writer to hang", || {
         Ok(history.health().writing.is_some())
@@ -284,7 +200,7 @@ fn what_waits_for_a_disk_stays_within_its_bound() {
     }
     let lost = history.health().lost;
     assert!(lost > 0);
-    disk.thaw();
+    drop(frozen);
     assert!(history.settle(PATIENCE));
     assert!(history.stop(PATIENCE));
     let found = incidents(&path);

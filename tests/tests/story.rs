@@ -1,21 +1,31 @@
-//! The story that turnaway is for, with real parts: PostgreSQL, a pooler at its limit of descriptors, a
-//! backup that reads and writes a disk, a client that keeps its connection and sees nothing of it all.
-//! On its own, since it looks at the whole machine.
+//! The story that turnaway is for, with real parts: nginx, two backends, a pooler that reaches its limit of
+//! descriptors, PostgreSQL whose disk hangs while a backup runs, a health check that keeps its connection
+//! and sees nothing of it all. On its own, since it looks at the whole machine.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use turnaway_tests::daemon::Daemon;
+use turnaway_tests::disk::Disk;
 use turnaway_tests::servers::foreground::{Foreground, folder, free_port};
+use turnaway_tests::servers::shop::{self, Shop};
 use turnaway_tests::servers::{as_nobody, postgres};
 use turnaway_tests::{tracer, wait};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Descriptors of the pooler.
-const LIMIT: u64 = 64;
+const LIMIT: u64 = 96;
+/// Connections that it makes to the database at most.
+const POOL: u64 = 30;
+/// Buyers come one after the other so soon.
+const PACE: Duration = Duration::from_millis(25);
+/// … and no more of them, whatever happens.
+const BUYERS: usize = 2_000;
 
 /// A process that is ended when this is dropped.
 struct Ended(Child);
@@ -83,7 +93,7 @@ fn pooler(dir: &Path, port: u16, database: u16) -> Foreground {
         format!(
             "[databases]\n* = host=127.0.0.1 port={database} user={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = any\nmax_client_conn = 500\n\
-             logfile = {}\n",
+             default_pool_size = {POOL}\nlogfile = {}\n",
             postgres::USER,
             dir.join("pgbouncer.log").display()
         ),
@@ -95,19 +105,11 @@ fn pooler(dir: &Path, port: u16, database: u16) -> Foreground {
     Foreground::start(&mut command, port).unwrap()
 }
 
-/// Something to back up.
+/// What is sold, and something to back up.
 fn fill(port: u16) {
+    let user = postgres::USER;
     let status = Command::new("psql")
-        .args([
-            "-h",
-            "127.0.0.1",
-            "-U",
-            postgres::USER,
-            "-d",
-            "postgres",
-            "-q",
-            "-p",
-        ])
+        .args(["-h", "127.0.0.1", "-U", user, "-d", "postgres", "-q", "-p"])
         .arg(port.to_string())
         // As it is, and not compressed.
         .args([
@@ -116,29 +118,24 @@ fn fill(port: u16) {
         ])
         .args([
             "-c",
-            "insert into shop select repeat(md5(g::text), 64) from generate_series(1, 200000) g",
+            "insert into shop select repeat(md5(g::text), 64) from generate_series(1, 100000) g",
+        ])
+        .args([
+            "-c",
+            "create table orders (id serial, at timestamptz default now())",
         ])
         .status()
         .unwrap();
     assert!(status.success());
 }
 
-#[test]
-fn the_first_tuesday_is_explained() {
-    let dir = folder().unwrap();
-    let (database, port) = (free_port().unwrap(), free_port().unwrap());
-    let _postgres = postgres::start(dir.path(), database).unwrap();
-    fill(database);
-    let pgbouncer = pooler(dir.path(), port, database);
-    let mut daemon = daemon(dir.path());
-
-    // The backup: more than it needs to be seen, less than it takes to end.
-    let target = dir.path().join("backup");
-    let cron = dir.path().join("cron");
+/// A backup that takes longer than the story, started by the clock.
+fn backup(dir: &Path, database: u16, target: &Path) -> Ended {
+    let cron = dir.join("cron");
     std::fs::copy("/bin/sh", &cron).unwrap();
     // Its parent ends with the server that it reads from.
     let words = format!(
-        "pg_basebackup -h 127.0.0.1 -U {} -p {database} -D {} --max-rate=20M --no-sync -c fast; true",
+        "pg_basebackup -h 127.0.0.1 -U {} -p {database} -D {} --max-rate=4M --no-sync -c fast; true",
         postgres::USER,
         target.display()
     );
@@ -149,16 +146,36 @@ fn the_first_tuesday_is_explained() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let _cron = Ended(cron);
+    let cron = Ended(cron);
     wait::until_true("the backup to write", || Ok(target.join("base").exists())).unwrap();
-    std::thread::sleep(Duration::from_secs(4));
+    cron
+}
 
+#[test]
+fn the_first_tuesday_is_explained() {
+    let dir = folder().unwrap();
+    let disk = Disk::ext4(768).unwrap();
+    let (database, port) = (free_port().unwrap(), free_port().unwrap());
+    let _postgres = postgres::start(&disk.mounted, database).unwrap();
+    fill(database);
+    let pgbouncer = pooler(dir.path(), port, database);
+    let shop = Shop::open(dir.path(), port).unwrap();
+    let mut daemon = daemon(dir.path());
+    let buy = || shop::answer(shop::buyer(shop.port).unwrap()).unwrap();
+    assert_eq!(buy(), 200);
     // The health check: green, from before to after.
     let mut health = postgres::Session::begin(port).unwrap();
     health.ask().unwrap();
+    let target = dir.path().join("backup");
+    let _cron = backup(dir.path(), database, &target);
+    // What began at the same time is no candidate.
+    std::thread::sleep(Duration::from_secs(4));
+
     let (ends, checks) = (AtomicBool::new(false), AtomicU64::new(0));
+    let closes = AtomicBool::new(false);
+    let answers = Mutex::new(BTreeMap::from([(200, 1)]));
     std::thread::scope(|scope| {
-        let _ends = Ends(&ends);
+        let (guard, last) = (Ends(&ends), Ends(&closes));
         let checking = scope.spawn(|| {
             while !ends.load(Ordering::Relaxed) {
                 health.ask().unwrap();
@@ -166,42 +183,53 @@ fn the_first_tuesday_is_explained() {
                 std::thread::sleep(Duration::from_millis(100));
             }
         });
-        // Clients, until the pooler has no descriptor left. The log is the pooler's own.
+        // No disk here is slow on demand, but one can be made to hang. Orders are not written from now on.
+        let frozen = disk.freeze().unwrap();
+        let buying = scope.spawn(|| {
+            std::thread::scope(|buyers| {
+                for _ in 0..BUYERS {
+                    if closes.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let buyer = shop::buyer(shop.port).unwrap();
+                    buyers.spawn(|| {
+                        let status = shop::answer(buyer).unwrap();
+                        *answers.lock().unwrap().entry(status).or_default() += 1;
+                    });
+                    std::thread::sleep(PACE);
+                }
+            });
+        });
+        // The log is the pooler's own.
         let log = dir.path().join("pgbouncer.log");
-        let failed = || {
+        wait::until_true("the pooler to run out of descriptors", || {
             let log = std::fs::read_to_string(&log).unwrap_or_default();
-            log.contains("Too many open files")
-        };
-        let mut clients = Vec::new();
-        let deadline = Instant::now() + PATIENCE;
-        while !failed() {
-            assert!(Instant::now() < deadline, "the pooler never ran out");
-            clients.push(std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+            Ok(log.contains("Too many open files"))
+        })
+        .unwrap();
         let refused = Instant::now();
         let before = checks.load(Ordering::Relaxed);
         let fired = daemon.fires(port).unwrap();
         let took = refused.elapsed();
         assert!(took < Duration::from_secs(3), "{took:?}");
-        explained(&fired, pgbouncer.0.id(), &target, port);
+        explained(&fired, pgbouncer.0.id(), &target, (port, database));
+        wait::until_true(
+            "buyers to be turned away",
+            || Ok(shop.answers(503)?.1 >= 20),
+        )
+        .unwrap();
         wait::until_true("health checks to pass meanwhile", || {
             Ok(checks.load(Ordering::Relaxed) > before + 3)
         })
         .unwrap();
-
-        // What the report says to type is typed.
         let state = dir.path().join("state");
         let id = fired["id"].as_str().unwrap();
-        // The history is written when the disk has time for it.
-        let told = wait::until("the incident to be in the history", || {
-            let told = try_report(&state, &[id, "-o", "json"]);
-            let told: Value = serde_json::from_str(&told.unwrap_or("{}".to_owned()))?;
-            let is_there = told["incidents"][0]["explanation"].is_object();
-            Ok(Some(told).filter(|_| is_there))
-        })
-        .unwrap();
-        let remedies = told["incidents"][0]["remedies"].as_array().unwrap();
+        let told = suffered(&state, id, &shop);
+
+        // Those who come now would wait until the disk is well again, more than nginx has room for.
+        drop(last);
+        // What the report says to type is typed.
+        let remedies = told["remedies"].as_array().unwrap();
         let now = remedies.iter().filter_map(|one| one["how"].as_str());
         let now = now
             .filter(|how| how.starts_with("prlimit"))
@@ -216,17 +244,19 @@ fn the_first_tuesday_is_explained() {
         assert_eq!(resolved["id"], fired["id"]);
         let healthy = &resolved["explanation"]["healthy"];
         assert!(healthy["carried"].as_u64().unwrap() >= 1, "{healthy}");
-        ends.store(true, Ordering::Relaxed);
+        drop(guard);
         checking.join().unwrap();
-        drop(clients);
+        drop(frozen);
+        buying.join().unwrap();
 
         daemon.stop().unwrap();
         let text = report(&state, &[id, "--time-zone", "UTC"]);
         for words in [
             "pgbouncer",
             "pg_basebackup",
+            "gunicorn",
             &format!("127.0.0.1:{port}"),
-            "of 64 when it began",
+            &format!("of {LIMIT} when it began"),
             "health check",
         ] {
             assert!(text.contains(words), "{words}: {text}");
@@ -236,9 +266,46 @@ fn the_first_tuesday_is_explained() {
             assert!(html.contains(&format!("data-plot=\"{plot}\"")), "{plot}");
         }
     });
+    // All is well again, and what the buyers saw is what nginx says.
+    assert_eq!(buy(), 200);
+    let mut answers = answers.into_inner().unwrap();
+    *answers.entry(200).or_default() += 1;
+    for (status, count) in answers {
+        assert!(matches!(status, 200 | 503), "{count} answers of {status}");
+        assert_eq!(shop.answers(status).unwrap().1, count, "{status}");
+    }
 }
 
-fn explained(fired: &Value, pooler: u32, target: &Path, port: u16) {
+/// Waits until the report names all who asked for the buyers as those who wait, and returns the incident.
+fn suffered(state: &Path, id: &str, shop: &Shop) -> Value {
+    let workers: BTreeSet<u64> = shop.workers().unwrap().into_iter().map(u64::from).collect();
+    assert_eq!(workers.len(), 2);
+    wait::until("those who wait to be in the history", || {
+        let told = try_report(state, &[id, "-o", "json"]);
+        let told: Value = serde_json::from_str(&told.unwrap_or("{}".to_owned()))?;
+        let incident = &told["incidents"][0];
+        let clients = incident["explanation"]["waiting"]["clients"].as_array();
+        let found: BTreeSet<u64> = clients
+            .into_iter()
+            .flatten()
+            .filter_map(|client| client["pid"].as_u64())
+            .collect();
+        Ok((found == workers).then(|| incident.clone()))
+    })
+    .unwrap()
+}
+
+/// The process, and the processes that it descends from.
+fn ancestry(pid: u64) -> Vec<u64> {
+    let parent = |pid: u64| -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+        line.trim().parse().ok().filter(|parent| *parent > 0)
+    };
+    std::iter::successors(Some(pid), |pid| parent(*pid)).collect()
+}
+
+fn explained(fired: &Value, pooler: u32, target: &Path, (port, database): (u16, u16)) {
     assert_eq!(fired["victim"]["process"]["pid"], pooler, "{fired:#}");
     assert_eq!(fired["victim"]["process"]["comm"], "pgbouncer");
     assert_eq!(fired["listeners"][0]["port"], port);
@@ -256,7 +323,7 @@ fn explained(fired: &Value, pooler: u32, target: &Path, port: u16) {
         .filter_map(|one| one["count"].as_u64());
     // A machine that is very busy may not have looked at all of them in time, and says so.
     assert!(
-        clients.sum::<u64>() > LIMIT / 2 || victim["complete"] == false,
+        clients.sum::<u64>() > LIMIT / 4 || victim["complete"] == false,
         "{victim:#}"
     );
     let started = explanation["started"].as_array().unwrap();
@@ -272,12 +339,21 @@ fn explained(fired: &Value, pooler: u32, target: &Path, port: u16) {
     assert_eq!(backup["clock"], "cron", "{backup}");
     assert_eq!(backup["parent"], "cron", "{backup}");
     let trigger = explanation["trigger"].as_array().unwrap();
-    // Whatever else is busy on this machine at the same time may be told beside it.
-    assert!(
-        trigger.iter().any(|one| one["pid"] == backup["pid"]),
-        "{explanation:#}"
-    );
+    // What else is busy on this machine at the same time may be told before it, but nothing that has a part
+    // in the story.
+    let own = u64::from(std::process::id());
+    let first = trigger.iter().find(|one| {
+        let pid = one["pid"].as_u64().unwrap();
+        ancestry(pid).contains(&own)
+    });
+    let first = first.unwrap_or_else(|| panic!("{explanation:#}"));
+    assert_eq!(first["pid"], backup["pid"], "{explanation:#}");
+    let mechanism = &explanation["mechanism"][0];
+    assert_eq!(mechanism["kind"], "slow_dependency", "{explanation:#}");
+    let what = mechanism["what"].as_str().unwrap();
+    assert!(what.contains(&format!("127.0.0.1:{database}")), "{what}");
     let healthy = &explanation["healthy"];
-    assert!(healthy["open"].as_u64().unwrap() > LIMIT / 2, "{healthy}");
+    let open = healthy["open"].as_u64();
+    assert!(open.is_some_and(|open| open > LIMIT / 4), "{fired:#}");
     assert!(explanation["started_lost"].is_u64());
 }

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[&str] = &[
     "postgresql",
     "php-fpm",
     "gunicorn",
+    "python3-psycopg2",        // what gunicorn's program asks a database with
     "podman",                  // containers that are named as their runtime names them …
     "runc",                    // … run by what also runs where both versions of cgroups are mounted
     "systemd",                 // systemd-socket-activate: listeners that are handed on by exec

@@ -104,6 +104,11 @@ pub fn free_port() -> Result<u16> {
 /// A folder that everybody may write to.
 pub fn folder() -> Result<tempfile::TempDir> {
     let dir = tempfile::tempdir().context("cannot create a temporary folder")?;
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o777))?;
+    open_to_all(dir.path())?;
     Ok(dir)
+}
+
+/// Everybody may write to a folder from now on.
+pub fn open_to_all(folder: &Path) -> Result<()> {
+    Ok(fs::set_permissions(folder, Permissions::from_mode(0o777))?)
 }

@@ -12,6 +12,7 @@ pub mod postgres;
 mod processes;
 pub mod prometheus;
 pub mod receiver;
+pub mod shop;
 pub mod strace;
 
 pub use list::ALL;

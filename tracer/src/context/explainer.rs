@@ -16,8 +16,8 @@ use hashlink::LinkedHashMap;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    Explanation,
-    watch::{Ask, Standing, Watch},
+    Explanation, Waiting,
+    watch::{Ask, Queued, Standing, Watch},
 };
 use crate::{
     history::{self, Caps, Context, History, Incident, Minute, Process, Reader, Wanted},
@@ -46,6 +46,7 @@ const ONSETS: usize = 500;
 pub struct Explainer {
     history: Option<Arc<History>>,
     asks: Sender<Ask>,
+    queued: Queued,
     known: LinkedHashMap<String, Option<Explanation>>,
     standing: HashMap<String, Noted>,
     minute: i64,
@@ -90,7 +91,8 @@ impl Explainer {
             )?;
         }
         let (asks, asked) = mpsc::channel();
-        let watch = Watch::new(Path::new("/"), asked, history.clone());
+        let queued = Queued::default();
+        let watch = Watch::new(Path::new("/"), asked, history.clone(), Arc::clone(&queued));
         thread::Builder::new()
             .name("turnaway-context".to_owned())
             .spawn(move || {
@@ -103,6 +105,7 @@ impl Explainer {
         Ok(Self {
             history,
             asks,
+            queued,
             known: LinkedHashMap::new(),
             standing: HashMap::new(),
             minute: begun.as_second().div_euclid(60),
@@ -134,6 +137,7 @@ impl Explainer {
                 self.look_back(&incident.id, now);
                 self.standing.remove(&incident.id);
             }
+            self.queued(&incident.id);
             if let Some(explanation) = self.known.get(&incident.id).cloned().flatten() {
                 tell(change, explanation);
             }
@@ -173,6 +177,23 @@ impl Explainer {
             && now.healthy.is_some()
         {
             known.healthy = now.healthy;
+            let known = known.clone();
+            self.write(id, &known);
+        }
+    }
+
+    /// Who waited when most did is a part of it.
+    fn queued(&mut self, id: &str) {
+        let waiting = {
+            let queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+            queued.get(id).cloned()
+        };
+        let Some(Some(known)) = self.known.get_mut(id) else {
+            return;
+        };
+        let count = |waiting: &Option<Waiting>| waiting.as_ref().map_or(0, |one| one.count);
+        if count(&waiting) > count(&known.waiting) {
+            known.waiting = waiting;
             let known = known.clone();
             self.write(id, &known);
         }
@@ -261,6 +282,7 @@ impl Explainer {
         self.standing.retain(|id, _| ids.contains(id.as_str()));
         let mut standing = Vec::new();
         for record in firing {
+            self.queued(&record.id);
             let failures = record.reasons.iter().map(|reason| reason.count).sum();
             let is_new = !self.standing.contains_key(&record.id);
             let noted = self.standing.entry(record.id.clone()).or_default();
@@ -333,6 +355,8 @@ fn tell(change: &mut Change, explanation: Explanation) {
             )
         });
         note("healthy", healthy);
+        let waiting = explanation.waiting.as_ref();
+        note("waiting", waiting.and_then(Waiting::words));
     }
     change.record.explanation = Some(Box::new(explanation));
 }

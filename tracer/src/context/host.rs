@@ -27,6 +27,9 @@ pub(super) struct Looked {
     pub(super) parent: u32,
     /// When it started, clock ticks since the boot.
     pub(super) start_ticks: u64,
+    /// Where its stack begins, which execve draws by lot and fork leaves as it is; `None` where that may not
+    /// be read.
+    pub(super) stack: Option<u64>,
     pub(super) used: Used,
 }
 
@@ -47,12 +50,19 @@ pub(super) fn processes(root: &Path, most: usize) -> Vec<Looked> {
 pub(super) fn process(root: &Path, pid: u32) -> Option<Looked> {
     let folder = root.join("proc").join(pid.to_string());
     let stat = fs::read(folder.join("stat")).ok()?;
-    let (comm, parent, start_ticks, ticks) = parse_stat(&stat)?;
+    let Stat {
+        comm,
+        parent,
+        start_ticks,
+        ticks,
+        stack,
+    } = parse_stat(&stat)?;
     Some(Looked {
         pid,
         comm: crate::text::json(comm),
         parent,
         start_ticks,
+        stack,
         used: Used {
             ticks,
             bytes: fs::read_to_string(folder.join("io"))
@@ -69,8 +79,17 @@ pub(super) fn fds(folder: &Path) -> Option<u64> {
     (size > 0).then_some(size)
 }
 
-/// Name, parent, start and time on processors (proc_pid_stat(5)).
-fn parse_stat(stat: &[u8]) -> Option<(&[u8], u32, u64, u64)> {
+/// What is read of `/proc/PID/stat` (proc_pid_stat(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct Stat<'a> {
+    comm: &'a [u8],
+    parent: u32,
+    start_ticks: u64,
+    ticks: u64,
+    stack: Option<u64>,
+}
+
+fn parse_stat(stat: &[u8]) -> Option<Stat<'_>> {
     // The name may hold anything: it ends at the last parenthesis.
     let begin = stat.iter().position(|byte| *byte == b'(')? + 1;
     let end = stat.iter().rposition(|byte| *byte == b')')?;
@@ -80,8 +99,16 @@ fn parse_stat(stat: &[u8]) -> Option<(&[u8], u32, u64, u64)> {
     let parent = fields.nth(1)?.parse().ok()?;
     let user: u64 = fields.nth(9)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
-    let start = fields.nth(6)?.parse().ok()?;
-    Some((comm, parent, start, user.saturating_add(system)))
+    let start_ticks = fields.nth(6)?.parse().ok()?;
+    // Zero or one where it may not be read.
+    let stack = fields.nth(5).and_then(|field| field.parse().ok());
+    Some(Stat {
+        comm,
+        parent,
+        start_ticks,
+        ticks: user.saturating_add(system),
+        stack: stack.filter(|stack| *stack > 1),
+    })
 }
 
 /// Bytes that came from and went to disks (proc_pid_io(5)).
@@ -207,11 +234,20 @@ mod tests {
 
     #[test]
     fn what_the_kernel_writes_is_read() {
-        let rest = "S 4 9 9 0 -1 4194560 0 0 0 0 70 5 0 0 20 0 1 0 4711 0 0";
+        let rest = "S 4 9 9 0 -1 4194560 0 0 0 0 70 5 0 0 20 0 1 0 4711 0 0 99 1 2";
         for name in ["bash", "a b", ") S 7 (", ""] {
-            let stat = format!("812 ({name}) {rest}");
-            let found = parse_stat(stat.as_bytes()).unwrap();
-            assert_eq!(found, (name.as_bytes(), 4, 4711, 75));
+            for (stack, more) in [(Some(140), " 140 0"), (None, " 0 0"), (None, "")] {
+                let stat = format!("812 ({name}) {rest}{more}");
+                let found = parse_stat(stat.as_bytes()).unwrap();
+                let told = Stat {
+                    comm: name.as_bytes(),
+                    parent: 4,
+                    start_ticks: 4711,
+                    ticks: 75,
+                    stack,
+                };
+                assert_eq!(found, told);
+            }
         }
         assert_eq!(parse_stat(b"1 (x) S"), None);
         assert_eq!(parse_stat(b")("), None);

@@ -12,10 +12,11 @@ mod host;
 mod table;
 pub(crate) mod types;
 mod usage;
+mod waiting;
 mod watch;
 
 pub use explainer::Explainer;
 pub use types::{
-    Busy, Cause, Explanation, Files, Healthy, Held, Level, Levels, Memory, Peer, Pressures,
-    Reading, Started, Strength, User, VictimState,
+    Busy, Cause, Client, Explanation, Files, Healthy, Held, Level, Levels, Memory, Peer, Pressures,
+    Reading, Started, Strength, User, VictimState, Waiting,
 };

@@ -36,6 +36,9 @@ pub struct Explanation {
     /// What kept working.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthy: Option<Healthy>,
+    /// Who waits in the queue of the victim's listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// Whether the like happened before, and when it will again; absent if it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub again: Option<String>,
@@ -263,6 +266,72 @@ pub struct Peer {
     pub count: u64,
 }
 
+/// Connections that wait to be accepted on the victim's listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// When it was read.
+    #[serde(serialize_with = "rfc3339")]
+    pub read: Timestamp,
+    /// The listener.
+    pub listener: String,
+    /// Connections that wait.
+    pub count: u64,
+    /// How long the first of them has waited, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_s: Option<f64>,
+    /// Whose they are, as far as those are processes of this host; most first, at most ten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<Client>,
+    /// Connections of other hosts, or of processes that were not found.
+    pub of_others: u64,
+    /// Where those come from, most first, at most ten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Peer>,
+}
+
+impl Waiting {
+    /// Who waits, in words; none if nobody does.
+    #[must_use]
+    pub fn words(&self) -> Option<String> {
+        if self.count == 0 {
+            return None;
+        }
+        let client = |one: &Client| {
+            let unit = one.unit.as_ref().map(|unit| format!(" of {unit}"));
+            format!(
+                "{} {}[{}]{}",
+                one.count,
+                crate::incident::plain(&one.comm),
+                one.pid,
+                unit.unwrap_or_default()
+            )
+        };
+        let peer = |one: &Peer| format!("{} from {}", one.count, one.address);
+        let mut whose: Vec<String> = self.clients.iter().map(client).collect();
+        whose.extend(self.peers.iter().map(peer));
+        Some(format!(
+            "{} connections waited in the queue of {}: {}",
+            self.count,
+            self.listener,
+            whose.join(", ")
+        ))
+    }
+}
+
+/// A process and how many of its connections wait.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Client {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Name.
+    pub comm: String,
+    /// systemd unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Connections.
+    pub count: u64,
+}
+
 /// A cause that is likely, and why it is thought to be one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
@@ -432,6 +501,23 @@ pub(crate) mod tests {
                 peers: vec![Peer {
                     address: "127.0.0.1".to_owned(),
                     count: 1011,
+                }],
+            }),
+            waiting: Some(Waiting {
+                read,
+                listener: "0.0.0.0:6432".to_owned(),
+                count: 26,
+                longest_s: Some(1.5),
+                clients: vec![Client {
+                    pid: 900,
+                    comm: "gunicorn".to_owned(),
+                    unit: Some("shop.service".to_owned()),
+                    count: 25,
+                }],
+                of_others: 1,
+                peers: vec![Peer {
+                    address: "10.0.0.7".to_owned(),
+                    count: 1,
                 }],
             }),
             again: Some("twice, 7 d 0 h 2 min apart".to_owned()),

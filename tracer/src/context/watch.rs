@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
     time::{Duration, Instant},
@@ -17,18 +18,20 @@ use rustix::{
 };
 
 use super::{
-    Explanation, Healthy, Held, Peer, Pressures, Started, VictimState, cause,
+    Explanation, Healthy, Held, Pressures, Started, VictimState, Waiting, cause,
     conceal::conceal,
     host::{self, Looked},
     table::Table,
     usage::Usage,
+    waiting,
 };
 use crate::{
     attribute::holdings::{Holdings, Kind, holdings},
+    event::Address,
     history::{History, Incident, Pressure, Sample},
     kernel::programs::{Program, Programs},
     record::{Clock, unix_name},
-    sockets::Poller,
+    sockets::{Listener, Poller},
     text,
 };
 
@@ -42,8 +45,6 @@ const LONG: Duration = Duration::from_secs(5);
 const PROCESSES: usize = 10_000;
 /// Most time that looking at the victim's descriptors takes.
 const HOLDINGS: Duration = Duration::from_millis(200);
-/// Most peers that are told.
-const PEERS: usize = 10;
 
 /// What is asked of the thread.
 pub(super) enum Ask {
@@ -54,6 +55,9 @@ pub(super) enum Ask {
     /// Note how these incidents stand.
     Sample(Vec<Standing>),
 }
+
+/// Who waited when most did, by incident: written by the thread, read by the one who asks.
+pub(super) type Queued = Arc<Mutex<HashMap<String, Waiting>>>;
 
 /// How an incident stands, as far as the one who asks knows.
 #[derive(Clone, Debug)]
@@ -74,6 +78,7 @@ pub(super) struct Watch {
     table: Table,
     usage: Usage,
     poller: Poller,
+    queued: Queued,
     /// Length of a tick of the processors' clock.
     tick: Duration,
     noted: Option<Instant>,
@@ -82,7 +87,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(root: &Path, asked: Receiver<Ask>, history: Option<Arc<History>>) -> Self {
+    pub(super) fn new(
+        root: &Path,
+        asked: Receiver<Ask>,
+        history: Option<Arc<History>>,
+        queued: Queued,
+    ) -> Self {
         let ticks = u32::try_from(clock_ticks_per_second())
             .unwrap_or(100)
             .max(1);
@@ -94,6 +104,7 @@ impl Watch {
             table: Table::default(),
             usage: Usage::default(),
             poller: Poller::new(root),
+            queued,
             tick: SECOND / ticks,
             noted: None,
             long: Instant::now(),
@@ -134,7 +145,15 @@ impl Watch {
             .iter()
             .map(|one| (one.pid, one.comm.clone()))
             .collect();
+        let stacks: HashMap<u32, u64> = looked
+            .iter()
+            .filter_map(|one| Some((one.pid, one.stack?)))
+            .collect();
         for one in looked {
+            // What a server forks, such as the workers of a database, is that server still: no program began.
+            if one.stack.is_some() && stacks.get(&one.parent).copied() == one.stack {
+                continue;
+            }
             let Some(started) = self.started(&one, &clock) else {
                 continue;
             };
@@ -265,6 +284,7 @@ impl Watch {
             memory: host::memory(&self.root, now),
             files: host::files(&self.root, now),
             healthy: self.healthy(incident),
+            waiting: self.waiting(incident),
             ..Explanation::default()
         };
         explanation.mechanism = cause::mechanism(incident, &explanation);
@@ -328,40 +348,46 @@ impl Watch {
             .iter()
             .filter(|one| one.quiet.is_some_and(|quiet| quiet <= since));
         let carried = carried.count() as u64;
-        let mut peers: HashMap<String, u64> = HashMap::new();
+        let mut peers: HashMap<IpAddr, u64> = HashMap::new();
         for one in &open {
-            *peers.entry(one.peer.ip().to_string()).or_default() += 1;
+            *peers.entry(one.peer.ip()).or_default() += 1;
         }
-        let mut peers: Vec<Peer> = peers
-            .into_iter()
-            .map(|(address, count)| Peer { address, count })
-            .collect();
-        peers.sort_by(|one, other| (other.count, &one.address).cmp(&(one.count, &other.address)));
-        peers.truncate(PEERS);
         Some(Healthy {
             read,
             listener: listener.place()?,
             open: open.len() as u64,
             carried,
-            peers,
+            peers: waiting::most(peers),
         })
+    }
+
+    fn waiting(&mut self, incident: &Incident) -> Option<Waiting> {
+        if incident.is_of_client() {
+            return None;
+        }
+        let listener = incident.listeners.iter().find(|one| one.port.is_some())?;
+        let port = u16::try_from(listener.port?).ok()?;
+        let place = listener.place()?;
+        waiting::look(&mut self.poller, &self.root, listener.netns?, port, place)
     }
 
     fn sample(&mut self, standing: &[Standing]) {
         let Some(history) = self.history.clone() else {
             return;
         };
+        self.forget(standing);
         let levels = host::pressure(&self.root.join("proc/pressure"), "").unwrap_or_default();
         let poll = self.poller.poll();
         let listeners = || {
-            poll.namespaces
-                .iter()
-                .flat_map(|namespace| &namespace.listeners)
+            poll.namespaces.iter().flat_map(|namespace| {
+                let listeners = namespace.listeners.iter();
+                listeners.map(|listener| (namespace.inode, listener))
+            })
         };
         for one in standing {
-            let own = listeners().filter(|listener| one.listeners.contains(&listener.inode));
+            let own = listeners().filter(|(_, listener)| one.listeners.contains(&listener.inode));
             // Of several, the fullest tells.
-            let fullest = own.max_by_key(|listener| listener.depth);
+            let fullest = own.max_by_key(|(_, listener)| listener.depth);
             let limits = one.pid.and_then(|pid| host::limits(&self.root, pid));
             let folder = one
                 .pid
@@ -370,8 +396,8 @@ impl Watch {
             let sample = Sample {
                 time: Timestamp::now(),
                 failures: one.failures,
-                queue: fullest.map(|listener| u64::from(listener.depth)),
-                backlog: fullest.map(|listener| u64::from(listener.limit)),
+                queue: fullest.map(|(_, listener)| u64::from(listener.depth)),
+                backlog: fullest.map(|(_, listener)| u64::from(listener.limit)),
                 fd_used: folder.and_then(|folder| host::fds(&folder)),
                 fd_limit: limits.and_then(|(soft, _)| soft),
                 cpu: level(levels.cpu),
@@ -379,6 +405,36 @@ impl Watch {
                 memory: level(levels.memory),
             };
             history.sample(&one.id, sample);
+            if let Some((netns, fullest)) = fullest {
+                self.longer(&one.id, netns, fullest);
+            }
+        }
+    }
+
+    /// What is over needs no more.
+    fn forget(&self, standing: &[Standing]) {
+        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        queued.retain(|id, _| standing.iter().any(|one| one.id == *id));
+    }
+
+    /// Who waits is looked at anew when clearly more wait than ever before.
+    fn longer(&mut self, id: &str, netns: u32, listener: &Listener) {
+        let Some(Address::Inet(address)) = &listener.address else {
+            return;
+        };
+        let before = {
+            let queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+            queued.get(id).map_or(0, |waiting| waiting.count)
+        };
+        let now = u64::from(listener.depth);
+        if now == 0 || now < before + before / 4 + 1 {
+            return;
+        }
+        let place = address.to_string();
+        let found = waiting::look(&mut self.poller, &self.root, netns, address.port(), place);
+        if let Some(found) = found.filter(|found| found.count > before) {
+            let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+            queued.insert(id.to_owned(), found);
         }
     }
 }

@@ -354,6 +354,8 @@ const EXPLANATION: &[(&str, &str)] = &[
     ("files", "/files"),
     ("healthy", "/healthy"),
     ("healthy_peer", "/healthy/peers/0"),
+    ("waiting", "/waiting"),
+    ("waiting_client", "/waiting/clients/0"),
     ("cause", "/trigger/0"),
 ];
 
@@ -411,6 +413,7 @@ fn every_field_is_documented() {
                     | "peer"
                     | "conntrack"
                     | "waits"
+                    | "waiting"
             );
             !is_object && !DOCUMENT.contains(&written(definition, name))
         })

@@ -12,7 +12,7 @@ use super::{
     plot::{Calendar, Figure, Line, Mark, Plot},
 };
 use crate::{
-    context::{Cause, Explanation, Level, Started},
+    context::{Cause, Explanation, Level, Started, Waiting},
     history::Incident,
     recurrence::lasting,
 };
@@ -258,6 +258,8 @@ impl Teller<'_> {
                 incident.others_suffered
             ));
         }
+        let waiting = explanation.and_then(|explanation| explanation.waiting.as_ref());
+        lines.extend(waiting.and_then(Waiting::words));
         if let Some(healthy) = explanation.and_then(|explanation| explanation.healthy.as_ref()) {
             lines.push(format!(
                 "not: {} open connections of {}, {} of which carried data meanwhile: a health check over \

@@ -26,7 +26,7 @@ use netlink_packet_sock_diag::{
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-use super::{Established, Listener, Waiting};
+use super::{Established, Listener, Made, Waiting};
 use crate::event::Address;
 
 /// Room for a datagram. The kernel fills what it is given, up to 32 KiB
@@ -60,7 +60,7 @@ pub(super) struct Dump<T> {
 
 /// The listening TCP and AF_UNIX sockets.
 pub(super) fn listeners(buffer: &mut Vec<u8>) -> Dump<Listener> {
-    let tcp = inet_request(&StateFlags::LISTEN, &ExtensionFlags::SKMEMINFO, 0);
+    let tcp = inet_request(&StateFlags::LISTEN, &ExtensionFlags::SKMEMINFO, Ports::ANY);
     let mut found = unique(dump("TCP", &tcp, buffer, inet_listener), |it| it.cookie);
     let unix = dump("AF_UNIX", &unix_listeners(), buffer, unix_listener);
     let mut unix = unique(unix, |it| it.cookie);
@@ -74,7 +74,7 @@ pub(super) fn waiting(port: u16, buffer: &mut Vec<u8>) -> Dump<Waiting> {
     // A client that closes before it is accepted leaves its connection in the queue, in
     // CLOSE_WAIT.
     let states = StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
-    let request = inet_request(&states, &ExtensionFlags::INFO, port);
+    let request = inet_request(&states, &ExtensionFlags::INFO, Ports::here(port));
     let mut found = unique(dump("TCP", &request, buffer, inet_waiting), |it| it.cookie);
     found.items.sort_by_key(|it| Reverse(it.waited));
     found
@@ -82,10 +82,49 @@ pub(super) fn waiting(port: u16, buffer: &mut Vec<u8>) -> Dump<Waiting> {
 
 /// The established TCP connections of a local port that processes have.
 pub(super) fn established(port: u16, buffer: &mut Vec<u8>) -> Dump<Established> {
-    let request = inet_request(&StateFlags::ESTABLISHED, &ExtensionFlags::INFO, port);
+    let request = inet_request(
+        &StateFlags::ESTABLISHED,
+        &ExtensionFlags::INFO,
+        Ports::here(port),
+    );
     unique(dump("TCP", &request, buffer, inet_established), |it| {
         it.cookie
     })
+}
+
+/// The established TCP connections to a port of another end, or of this host.
+pub(super) fn made(port: u16, buffer: &mut Vec<u8>) -> Dump<Made> {
+    let request = inet_request(
+        &StateFlags::ESTABLISHED,
+        &ExtensionFlags::empty(),
+        Ports::there(port),
+    );
+    unique(dump("TCP", &request, buffer, inet_made), |it| it.inode)
+}
+
+/// The ports of sockets that are asked for; 0 is any.
+#[derive(Clone, Copy)]
+struct Ports {
+    source: u16,
+    destination: u16,
+}
+
+impl Ports {
+    const ANY: Self = Self::here(0);
+
+    const fn here(source: u16) -> Self {
+        Self {
+            source,
+            destination: 0,
+        }
+    }
+
+    const fn there(destination: u16) -> Self {
+        Self {
+            source: 0,
+            destination,
+        }
+    }
 }
 
 /// The kernel goes on by position between two datagrams: what moved may come twice.
@@ -98,9 +137,10 @@ fn unique<T>(mut dump: Dump<T>, cookie: fn(&T) -> u64) -> Dump<T> {
 /// A request for IPv4 and IPv6 sockets at once, `struct inet_diag_req` (linux/inet_diag.h).
 /// The newer request takes one family, and for each dump the kernel walks the sockets of
 /// every namespace of the host to find those of one.
-fn inet_request(states: &StateFlags, extensions: &ExtensionFlags, source_port: u16) -> Vec<u8> {
+fn inet_request(states: &StateFlags, extensions: &ExtensionFlags, ports: Ports) -> Vec<u8> {
     let id = SocketId {
-        source_port,
+        source_port: ports.source,
+        destination_port: ports.destination,
         ..SocketId::new_v4()
     };
     let mut body = vec![AF_UNSPEC, 0, 0, extensions.bits()];
@@ -358,6 +398,20 @@ fn inet_established(payload: &[u8]) -> Result<Option<Established>> {
         cookie: cookie(id.cookie),
         peer: SocketAddr::new(id.destination_address.to_canonical(), id.destination_port),
         quiet: quiet.map(|quiet| Duration::from_millis(quiet.into())),
+    }))
+}
+
+fn inet_made(payload: &[u8]) -> Result<Option<Made>> {
+    let header = InetResponseHeader::parse(payload)?;
+    if header.inode == 0 || header.state != TCP_ESTABLISHED {
+        return Ok(None);
+    }
+    let id = header.socket_id;
+    let address = |ip: IpAddr, port| SocketAddr::new(ip.to_canonical(), port);
+    Ok(Some(Made {
+        inode: header.inode.into(),
+        local: address(id.source_address, id.source_port),
+        peer: address(id.destination_address, id.destination_port),
     }))
 }
 

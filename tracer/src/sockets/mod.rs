@@ -131,6 +131,17 @@ pub struct Established {
     pub quiet: Option<Duration>,
 }
 
+/// A TCP connection that a process here has made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Inode number of the socket.
+    pub inode: u64,
+    /// This end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub peer: SocketAddr,
+}
+
 impl Poller {
     /// A poller that finds namespaces through `/proc` under `root`, which is normally `/`.
     #[must_use]
@@ -209,6 +220,20 @@ impl Poller {
     /// `None` where the namespace cannot be entered or the kernel's answer is not complete.
     pub fn established(&mut self, netns: u32, port: u16) -> Option<Vec<Established>> {
         self.within(netns, |buffer| dump::established(port, buffer))
+    }
+
+    /// The established connections to a TCP port that processes of the namespace with this inode
+    /// number have made.
+    ///
+    /// `None` where the namespace cannot be entered or the kernel's answer is not complete.
+    pub fn made(&mut self, netns: u32, port: u16) -> Option<Vec<Made>> {
+        self.within(netns, |buffer| dump::made(port, buffer))
+    }
+
+    /// The namespaces that are known of, by inode number, as [`Self::poll`] finds them.
+    pub fn namespaces(&mut self) -> Vec<u32> {
+        self.known.refresh(Instant::now());
+        self.known.doors().into_keys().collect()
     }
 
     /// Asks the namespace with this inode number.
