@@ -1,6 +1,7 @@
 //! Running `turnaway daemon` and reading what it tells while it runs.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -82,6 +83,11 @@ pub struct Ended {
 impl Daemon {
     /// Starts it and waits until its hooks are in place.
     pub fn start(binary: &Path, config: &Path, state: &Path) -> Result<Self> {
+        Self::start_with(binary, config, state, &[])
+    }
+
+    /// The same, with further arguments.
+    pub fn start_with(binary: &Path, config: &Path, state: &Path, more: &[&OsStr]) -> Result<Self> {
         let metrics = free_port()?;
         let mut child = Command::new(binary)
             .args(["daemon", "--json", "--config"])
@@ -89,6 +95,7 @@ impl Daemon {
             .arg("--state")
             .arg(state)
             .args(["--metrics", &format!("127.0.0.1:{metrics}")])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

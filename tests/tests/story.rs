@@ -2,10 +2,13 @@
 //! descriptors, PostgreSQL whose disk hangs while a backup runs, a health check that keeps its connection
 //! and sees nothing of it all. On its own, since it looks at the whole machine.
 
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "story/tuesdays.rs"]
+mod tuesdays;
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,15 +20,12 @@ use turnaway_tests::servers::shop::{self, Shop};
 use turnaway_tests::servers::{as_nobody, postgres};
 use turnaway_tests::{tracer, wait};
 
-const PATIENCE: Duration = Duration::from_mins(1);
 /// Descriptors of the pooler.
 const LIMIT: u64 = 96;
+/// What the daemon has seen is written there.
+const RECORDING: &str = "recording.ndjson";
 /// Connections that it makes to the database at most.
 const POOL: u64 = 30;
-/// Buyers come one after the other so soon.
-const PACE: Duration = Duration::from_millis(25);
-/// … and no more of them, whatever happens.
-const BUYERS: usize = 2_000;
 
 /// A process that is ended when this is dropped.
 struct Ended(Child);
@@ -65,7 +65,9 @@ fn daemon(dir: &Path) -> Daemon {
         text.push('\n');
     }
     std::fs::write(&config, text).unwrap();
-    Daemon::start(&tracer::binary().unwrap(), &config, &dir.join("state")).unwrap()
+    let (state, recording) = (dir.join("state"), dir.join(RECORDING));
+    let more = [OsStr::new("--record"), recording.as_os_str()];
+    Daemon::start_with(&tracer::binary().unwrap(), &config, &state, &more).unwrap()
 }
 
 fn report(state: &Path, arguments: &[&str]) -> String {
@@ -173,7 +175,6 @@ fn the_first_tuesday_is_explained() {
 
     let (ends, checks) = (AtomicBool::new(false), AtomicU64::new(0));
     let closes = AtomicBool::new(false);
-    let answers = Mutex::new(BTreeMap::from([(200, 1)]));
     std::thread::scope(|scope| {
         let (guard, last) = (Ends(&ends), Ends(&closes));
         let checking = scope.spawn(|| {
@@ -185,21 +186,7 @@ fn the_first_tuesday_is_explained() {
         });
         // No disk here is slow on demand, but one can be made to hang. Orders are not written from now on.
         let frozen = disk.freeze().unwrap();
-        let buying = scope.spawn(|| {
-            std::thread::scope(|buyers| {
-                for _ in 0..BUYERS {
-                    if closes.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let buyer = shop::buyer(shop.port).unwrap();
-                    buyers.spawn(|| {
-                        let status = shop::answer(buyer).unwrap();
-                        *answers.lock().unwrap().entry(status).or_default() += 1;
-                    });
-                    std::thread::sleep(PACE);
-                }
-            });
-        });
+        let buying = scope.spawn(|| shop.sell(&closes).unwrap());
         // The log is the pooler's own.
         let log = dir.path().join("pgbouncer.log");
         wait::until_true("the pooler to run out of descriptors", || {
@@ -228,18 +215,7 @@ fn the_first_tuesday_is_explained() {
 
         // Those who come now would wait until the disk is well again, more than nginx has room for.
         drop(last);
-        // What the report says to type is typed.
-        let remedies = told["remedies"].as_array().unwrap();
-        let now = remedies.iter().filter_map(|one| one["how"].as_str());
-        let now = now
-            .filter(|how| how.starts_with("prlimit"))
-            .collect::<Vec<_>>();
-        let [now] = now[..] else {
-            panic!("one thing to type: {remedies:#?}");
-        };
-        // By the pooler's own user: root of a container may not change another's limits.
-        let status = as_nobody("/bin/sh").args(["-c", now]).status().unwrap();
-        assert!(status.success(), "{now}");
+        mend(&told);
         let resolved = daemon.over(port).unwrap();
         assert_eq!(resolved["id"], fired["id"]);
         let healthy = &resolved["explanation"]["healthy"];
@@ -247,32 +223,52 @@ fn the_first_tuesday_is_explained() {
         drop(guard);
         checking.join().unwrap();
         drop(frozen);
-        buying.join().unwrap();
+        let mut answers = buying.join().unwrap();
 
         daemon.stop().unwrap();
-        let text = report(&state, &[id, "--time-zone", "UTC"]);
-        for words in [
-            "pgbouncer",
-            "pg_basebackup",
-            "gunicorn",
-            &format!("127.0.0.1:{port}"),
-            &format!("of {LIMIT} when it began"),
-            "health check",
-        ] {
-            assert!(text.contains(words), "{words}: {text}");
-        }
-        let html = report(&state, &[id, "-o", "html"]);
-        for plot in ["Failures", "Descriptors"] {
-            assert!(html.contains(&format!("data-plot=\"{plot}\"")), "{plot}");
+        is_reported(&state, id, port);
+        let onset = resolved["started"].as_str().unwrap().parse().unwrap();
+        tuesdays::are_recognised(&dir.path().join(RECORDING), onset, dir.path());
+        // All is well again, and what the buyers saw is what nginx says.
+        assert_eq!(buy(), 200);
+        *answers.entry(200).or_default() += 2;
+        for (status, count) in answers {
+            assert!(matches!(status, 200 | 503), "{count} answers of {status}");
+            assert_eq!(shop.answers(status).unwrap().1, count, "{status}");
         }
     });
-    // All is well again, and what the buyers saw is what nginx says.
-    assert_eq!(buy(), 200);
-    let mut answers = answers.into_inner().unwrap();
-    *answers.entry(200).or_default() += 1;
-    for (status, count) in answers {
-        assert!(matches!(status, 200 | 503), "{count} answers of {status}");
-        assert_eq!(shop.answers(status).unwrap().1, count, "{status}");
+}
+
+/// What the report says to type is typed.
+fn mend(told: &Value) {
+    let remedies = told["remedies"].as_array().unwrap();
+    let now = remedies.iter().filter_map(|one| one["how"].as_str());
+    let now = now
+        .filter(|how| how.starts_with("prlimit"))
+        .collect::<Vec<_>>();
+    let [now] = now[..] else {
+        panic!("one thing to type: {remedies:#?}");
+    };
+    // By the pooler's own user: root of a container may not change another's limits.
+    let status = as_nobody("/bin/sh").args(["-c", now]).status().unwrap();
+    assert!(status.success(), "{now}");
+}
+
+fn is_reported(state: &Path, id: &str, port: u16) {
+    let text = report(state, &[id, "--time-zone", "UTC"]);
+    for words in [
+        "pgbouncer",
+        "pg_basebackup",
+        "gunicorn",
+        &format!("127.0.0.1:{port}"),
+        &format!("of {LIMIT} when it began"),
+        "health check",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let html = report(state, &[id, "-o", "html"]);
+    for plot in ["Failures", "Descriptors"] {
+        assert!(html.contains(&format!("data-plot=\"{plot}\"")), "{plot}");
     }
 }
 

@@ -1,9 +1,12 @@
 //! A shop: nginx in front of two backends, which ask a database through a pooler. It is what those who buy see.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::as_nobody;
@@ -14,6 +17,10 @@ use anyhow::{Context as _, Result};
 
 /// Requests that each backend works on at once.
 const THREADS: u32 = 48;
+/// Buyers come one after the other so soon.
+const PACE: Duration = Duration::from_millis(25);
+/// … and no more of them, whatever happens.
+const BUYERS: usize = 2_000;
 /// No buyer waits longer.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -98,6 +105,24 @@ impl Shop {
             nginx,
             backends,
             log,
+        })
+    }
+
+    /// Has buyers come until it closes, and returns how many were answered with which status.
+    pub fn sell(&self, closes: &AtomicBool) -> Result<BTreeMap<u16, usize>> {
+        std::thread::scope(|buyers| {
+            let mut waiting = Vec::new();
+            while !closes.load(Ordering::Relaxed) && waiting.len() < BUYERS {
+                let buyer = buyer(self.port)?;
+                waiting.push(buyers.spawn(|| answer(buyer)));
+                std::thread::sleep(PACE);
+            }
+            let mut answers = BTreeMap::new();
+            for buyer in waiting {
+                let status = buyer.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+                *answers.entry(status).or_default() += 1;
+            }
+            Ok(answers)
         })
     }
 

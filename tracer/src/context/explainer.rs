@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{self, Sender},
+        mpsc::{self, Receiver, Sender},
     },
     thread,
     time::{Duration, Instant},
@@ -20,7 +20,7 @@ use super::{
     watch::{Ask, Queued, Standing, Watch},
 };
 use crate::{
-    history::{self, Caps, Context, History, Incident, Minute, Process, Reader, Wanted},
+    history::{self, Caps, Context, History, Incident, Minute, Process, Reader, Run, Wanted},
     incident::{Change, IncidentRecord, What},
     kernel::programs::Programs,
     observation::Observation,
@@ -47,6 +47,7 @@ pub struct Explainer {
     history: Option<Arc<History>>,
     asks: Sender<Ask>,
     queued: Queued,
+    runs: Receiver<Run>,
     known: LinkedHashMap<String, Option<Explanation>>,
     standing: HashMap<String, Noted>,
     minute: i64,
@@ -92,7 +93,14 @@ impl Explainer {
         }
         let (asks, asked) = mpsc::channel();
         let queued = Queued::default();
-        let watch = Watch::new(Path::new("/"), asked, history.clone(), Arc::clone(&queued));
+        let (tell, runs) = mpsc::channel();
+        let watch = Watch::new(
+            Path::new("/"),
+            asked,
+            history.clone(),
+            tell,
+            Arc::clone(&queued),
+        );
         thread::Builder::new()
             .name("turnaway-context".to_owned())
             .spawn(move || {
@@ -106,6 +114,7 @@ impl Explainer {
             history,
             asks,
             queued,
+            runs,
             known: LinkedHashMap::new(),
             standing: HashMap::new(),
             minute: begun.as_second().div_euclid(60),
@@ -119,6 +128,11 @@ impl Explainer {
     pub fn programs(&self, programs: Programs) {
         // It fails only if the thread has ended.
         let _ = self.asks.send(Ask::Programs(Box::new(programs)));
+    }
+
+    /// Programs that have come to run for long, or have ended since, as far as they were not told yet.
+    pub fn runs(&self) -> impl Iterator<Item = Run> {
+        self.runs.try_iter()
     }
 
     /// Explains incidents that begin, says what is known of the others, and has all of it kept.
@@ -136,6 +150,9 @@ impl Explainer {
                 let now = self.ask(&incident, deadline);
                 self.look_back(&incident.id, now);
                 self.standing.remove(&incident.id);
+            } else if self.lacks_healthy(&incident) {
+                let now = self.ask(&incident, deadline);
+                self.look_back(&incident.id, now);
             }
             self.queued(&incident.id);
             if let Some(explanation) = self.known.get(&incident.id).cloned().flatten() {
@@ -169,6 +186,13 @@ impl Explainer {
             self.known.pop_front();
         }
         self.known.insert(incident.id.clone(), explanation);
+    }
+
+    /// Descriptors run short before any listener fails: what keeps working there is known from then on.
+    fn lacks_healthy(&self, incident: &Incident) -> bool {
+        let known = self.known.get(&incident.id).and_then(Option::as_ref);
+        let has_listener = incident.listeners.iter().any(|one| one.port.is_some());
+        has_listener && known.is_some_and(|known| known.healthy.is_none())
     }
 
     fn look_back(&mut self, id: &str, now: Option<Explanation>) {

@@ -419,6 +419,26 @@ pub(crate) mod tests {
     use super::*;
     use crate::incident::tests::wall;
 
+    fn waiting(read: Timestamp) -> Waiting {
+        Waiting {
+            read,
+            listener: "0.0.0.0:6432".to_owned(),
+            count: 26,
+            longest_s: Some(1.5),
+            clients: vec![Client {
+                pid: 900,
+                comm: "gunicorn".to_owned(),
+                unit: Some("shop.service".to_owned()),
+                count: 25,
+            }],
+            of_others: 1,
+            peers: vec![Peer {
+                address: "10.0.0.7".to_owned(),
+                count: 1,
+            }],
+        }
+    }
+
     /// An explanation of which everything is known.
     pub(crate) fn sample() -> Explanation {
         let read = wall(2_000);
@@ -503,23 +523,7 @@ pub(crate) mod tests {
                     count: 1011,
                 }],
             }),
-            waiting: Some(Waiting {
-                read,
-                listener: "0.0.0.0:6432".to_owned(),
-                count: 26,
-                longest_s: Some(1.5),
-                clients: vec![Client {
-                    pid: 900,
-                    comm: "gunicorn".to_owned(),
-                    unit: Some("shop.service".to_owned()),
-                    count: 25,
-                }],
-                of_others: 1,
-                peers: vec![Peer {
-                    address: "10.0.0.7".to_owned(),
-                    count: 1,
-                }],
-            }),
+            waiting: Some(waiting(read)),
             again: Some("twice, 7 d 0 h 2 min apart".to_owned()),
             mechanism: vec![Cause {
                 what: "it depends on what is slow".to_owned(),

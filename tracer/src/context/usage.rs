@@ -186,6 +186,7 @@ mod tests {
             comm: format!("p{pid}"),
             parent: 1,
             start_ticks: 7,
+            stack: None,
             used: Used {
                 ticks,
                 bytes: Some(bytes),

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender},
     },
     time::{Duration, Instant},
 };
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     attribute::holdings::{Holdings, Kind, holdings},
     event::Address,
-    history::{History, Incident, Pressure, Sample},
+    history::{History, Incident, Pressure, Run, Sample},
     kernel::programs::{Program, Programs},
     record::{Clock, unix_name},
     sockets::{Listener, Poller},
@@ -74,6 +74,8 @@ pub(super) struct Watch {
     root: PathBuf,
     asked: Receiver<Ask>,
     history: Option<Arc<History>>,
+    /// Where runs of programs are told, besides the history.
+    runs: Sender<Run>,
     programs: Option<Box<Programs>>,
     table: Table,
     usage: Usage,
@@ -91,6 +93,7 @@ impl Watch {
         root: &Path,
         asked: Receiver<Ask>,
         history: Option<Arc<History>>,
+        runs: Sender<Run>,
         queued: Queued,
     ) -> Self {
         let ticks = u32::try_from(clock_ticks_per_second())
@@ -100,6 +103,7 @@ impl Watch {
             root: root.to_owned(),
             asked,
             history,
+            runs,
             programs: None,
             table: Table::default(),
             usage: Usage::default(),
@@ -189,10 +193,8 @@ impl Watch {
             self.long = Instant::now();
             let root = &self.root;
             let runs = self.table.long(now, |program| complete(root, program));
-            if let Some(history) = &self.history {
-                for run in runs {
-                    history.run(run);
-                }
+            for run in runs {
+                tell(self.history.as_deref(), &self.runs, run);
             }
         }
         if self.noted.is_none_or(|noted| noted.elapsed() >= NOTED) {
@@ -228,7 +230,7 @@ impl Watch {
         };
         let clock = Clock::now();
         let table = &mut self.table;
-        let history = self.history.as_ref();
+        let (history, runs) = (self.history.as_deref(), &self.runs);
         programs.drain(
             |Program {
                  id,
@@ -255,8 +257,8 @@ impl Watch {
                         true,
                     ),
                     None => {
-                        if let (Some(run), Some(history)) = (table.ended(id.pid, at), history) {
-                            history.run(run);
+                        if let Some(run) = table.ended(id.pid, at) {
+                            tell(history, runs, run);
                         }
                     }
                 }
@@ -436,6 +438,15 @@ impl Watch {
             let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
             queued.insert(id.to_owned(), found);
         }
+    }
+}
+
+/// A program has come to run for long, or has done so and ended.
+fn tell(history: Option<&History>, runs: &Sender<Run>, run: Run) {
+    // Nobody may want to know.
+    let _ = runs.send(run.clone());
+    if let Some(history) = history {
+        history.run(run);
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{
     metrics::{self, Metrics, Moment, ProcessState},
     notify::Notifiers,
     observation::Observation,
-    record::{AcceptedRecord, Clock, CountRecord, Event, Failures, Lost},
+    record::{AcceptedRecord, Clock, CountRecord, Event, Failures, Lost, ProgramRecord},
     replay,
     rules::{self, Configuration},
     text,
@@ -228,6 +228,15 @@ impl Daemon {
         serde_json::to_string(&change.record).unwrap_or_default()
     }
 
+    fn record_programs(&mut self) {
+        let now = Timestamp::now();
+        for run in self.explainer.runs() {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.record(&ProgramRecord::new(&self.host, now, run));
+            }
+        }
+    }
+
     fn save(&mut self) {
         self.keeper.save(self.engine.save());
         self.saved = Instant::now();
@@ -353,6 +362,7 @@ impl Watcher for Daemon {
 
     fn reading(&mut self, reading: &Reading<'_>) -> Vec<String> {
         let mut changes = self.take(reading);
+        self.record_programs();
         self.explainer.explain(&mut changes);
         let lines = self.tell(&changes);
         let worst = self.engine.worst(Explainer::STANDING);

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     attribute::{Who, holdings::Holdings},
     event::{Failure, Listener},
+    history,
 };
 
 /// What every line begins with.
@@ -181,6 +182,44 @@ impl RunRecord {
             state: "ended",
             lost: Some(lost),
             ..self
+        }
+    }
+}
+
+/// A program ran, or runs, for longer than a moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProgramRecord {
+    #[serde(flatten)]
+    head: Head,
+    pid: u32,
+    program: String,
+    started: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    argv: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
+}
+
+impl ProgramRecord {
+    /// The record of a program's run on `host`, as it was known at `time`.
+    #[must_use]
+    pub fn new(host: &str, time: Timestamp, run: history::Run) -> Self {
+        Self {
+            head: Head::new("program", time, host),
+            pid: run.pid,
+            program: run.program,
+            started: rfc3339(run.started),
+            ended: run.ended.map(rfc3339),
+            unit: run.unit,
+            exe: run.exe,
+            argv: run.argv,
+            parent: run.parent,
         }
     }
 }

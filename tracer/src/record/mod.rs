@@ -17,7 +17,9 @@ pub use key::{
     ConntrackFields, ContainerFields, FdFields, HolderFields, KeyFields, ListenerFields,
     ParentFields, PeerFields, PodFields, ProcessFields, family_name, protocol_name, unix_name,
 };
-pub use lines::{AcceptedRecord, CountRecord, Event, RunRecord, Summary, SummaryTotal};
+pub use lines::{
+    AcceptedRecord, CountRecord, Event, ProgramRecord, RunRecord, Summary, SummaryTotal,
+};
 pub use listening::{Listening, ListeningFields, Percentiles, Seen, SlotFields, WaitFields, Waits};
 
 /// Name and version of the records' schema.

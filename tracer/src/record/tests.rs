@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use turnaway_common::Reason;
 
 use super::{
-    AcceptedRecord, Clock, CountRecord, Event, Failures, Lost, Run, RunRecord, Summary,
+    AcceptedRecord, Clock, CountRecord, Event, Failures, Lost, ProgramRecord, Run, RunRecord,
+    Summary,
     samples::{self, AT_NS, clock},
 };
 use crate::{
@@ -157,6 +158,19 @@ fn all_records() -> Vec<Value> {
     records
 }
 
+fn program(time: jiff::Timestamp) -> crate::history::Run {
+    crate::history::Run {
+        pid: 4711,
+        started: time - jiff::SignedDuration::from_mins(27),
+        ended: Some(time),
+        program: "pg_dump".to_owned(),
+        unit: Some("backup.service".to_owned()),
+        exe: Some("/usr/bin/pg_dump".to_owned()),
+        argv: Some("pg_dump -Fc shop".to_owned()),
+        parent: Some("systemd".to_owned()),
+    }
+}
+
 /// What only a recording has.
 fn of_a_recording() -> Vec<Value> {
     let time = clock().wall_of_monotonic(AT_NS);
@@ -175,6 +189,7 @@ fn of_a_recording() -> Vec<Value> {
         value(&began),
         value(began.clone().continued(time)),
         value(began.ended(time, Lost::default())),
+        value(ProgramRecord::new("db1", time, program(time))),
     ]
 }
 
@@ -435,7 +450,7 @@ fn the_documents_examples_fit_the_schema() {
         assert!(errors.is_empty(), "{errors:#?} in {record:#}");
         *kinds.entry(record["type"].to_string()).or_insert(0) += 1;
     }
-    assert_eq!(kinds.len(), 6, "one example of each type: {kinds:?}");
+    assert_eq!(kinds.len(), 7, "one example of each type: {kinds:?}");
 }
 
 #[test]

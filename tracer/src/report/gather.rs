@@ -85,12 +85,14 @@ pub fn from_lines(
         entry.remedies = remedies(&incident, entry.explanation.as_ref());
         entry.incident = incident;
     };
+    let mut around = Around::default();
     replay::lines(lines, |line| {
-        if let Ok(line) = line
-            && let Some(incident) = Incident::parse(line)
-        {
-            take(incident, Some(line));
-            return Ok(true);
+        if let Ok(line) = line {
+            if let Some(incident) = Incident::parse(line) {
+                take(incident, Some(line));
+                return Ok(true);
+            }
+            around.line(line);
         }
         for change in replayed.line(line).1 {
             if let Some(incident) = Incident::of(&change.record) {
@@ -113,8 +115,63 @@ pub fn from_lines(
     told.sort_by_key(|one| std::cmp::Reverse(one.incident.started));
     told.truncate(wanted.newest.unwrap_or(usize::MAX));
     // By the clock of the records: what comes next is counted from where they end.
-    let facts = facts(told, &all, &[], &[], latest, zone);
+    let (runs, watched) = around.finish(latest);
+    let facts = facts(told, &all, &runs, &watched, latest, zone);
     Ok((facts, totals))
+}
+
+/// What recorded lines say of what went on, and of when somebody watched.
+#[derive(Debug, Default)]
+struct Around {
+    /// Programs by their process and start: of one that is told twice, the last says when it ended.
+    runs: BTreeMap<(u32, Timestamp), Run>,
+    watched: Vec<Span>,
+    /// Since when somebody watches.
+    since: Option<Timestamp>,
+    /// The time of the last line.
+    last: Option<Timestamp>,
+}
+
+impl Around {
+    fn line(&mut self, line: &str) {
+        #[derive(serde::Deserialize)]
+        struct Head {
+            r#type: String,
+            time: Timestamp,
+            state: Option<String>,
+        }
+        let Ok(head) = serde_json::from_str::<Head>(line) else {
+            return;
+        };
+        match (head.r#type.as_str(), head.state.as_deref()) {
+            ("program", _) => {
+                if let Ok(run) = serde_json::from_str::<Run>(line) {
+                    self.runs.insert((run.pid, run.started), run);
+                }
+            }
+            ("run", Some("ended")) => self.until(head.time),
+            ("run", _) => {
+                // One that was killed said nothing of its end.
+                if let Some(last) = self.last.filter(|_| head.state.as_deref() == Some("began")) {
+                    self.until(last);
+                }
+                self.since = self.since.or(Some(head.time));
+            }
+            _ => {}
+        }
+        self.last = self.last.max(Some(head.time));
+    }
+
+    fn until(&mut self, until: Timestamp) {
+        if let Some(from) = self.since.take() {
+            self.watched.push(Span { from, until });
+        }
+    }
+
+    fn finish(mut self, latest: Timestamp) -> (Vec<Ran>, Vec<Span>) {
+        self.until(self.last.unwrap_or(latest));
+        (self.runs.values().map(ran).collect(), self.watched)
+    }
 }
 
 /// Says what is wrong with an id that finds none, or several.
