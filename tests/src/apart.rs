@@ -40,7 +40,14 @@ pub fn on_small_disk<T: Send>(folder: &Path, body: impl FnOnce() -> Result<T> + 
             sys::unshare(libc::CLONE_NEWNS).context("cannot make a mount namespace")?;
             mount(&["--make-rprivate", "/"])?;
             let path = folder.to_string_lossy();
-            mount(&["-t", "tmpfs", "-o", &format!("size={SMALL}"), "small", &path])?;
+            mount(&[
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={SMALL}"),
+                "small",
+                &path,
+            ])?;
             body()
         });
         thread.join().unwrap_or_else(|panic| resume_unwind(panic))
