@@ -72,6 +72,15 @@ impl Snapshot {
         gauge(
             encoder,
             Family(
+                "turnaway_stream_in_memory",
+                None,
+                "Of the records that wait, those that are not on disk",
+            ),
+            rows(|one| one.in_memory).map(|(labels, count)| (labels, float(count))),
+        )?;
+        gauge(
+            encoder,
+            Family(
                 "turnaway_stream_spooled_bytes",
                 None,
                 "Bytes of records on disk",

@@ -17,6 +17,8 @@ pub struct Health {
     pub failed_attempts: u64,
     /// Wait now, in memory and on disk.
     pub waiting: u64,
+    /// Of those, so many are in memory only: those that just came, or all where there is no disk.
+    pub in_memory: u64,
     /// Bytes that wait on disk.
     pub spooled_bytes: u64,
     /// Exemplars above the rate.

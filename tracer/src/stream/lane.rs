@@ -97,6 +97,7 @@ impl Lane {
         let state = self.lock();
         Health {
             waiting: state.health.waiting + state.queue.len() as u64,
+            in_memory: state.health.in_memory + state.queue.len() as u64,
             withheld: state.queue.withheld,
             overflowed: state.queue.overflowed,
             ..state.health.clone()
@@ -203,6 +204,9 @@ impl Courier<'_> {
                 {
                     came.push(waiting);
                 }
+                // They are nowhere else until they are stored.
+                state.health.in_memory += came.len() as u64;
+                state.health.waiting += came.len() as u64;
                 if came.is_empty() && !reopen && !until.is_some_and(|until| until <= now) {
                     // It ends, and something is under way.
                     let pause = until.map_or(LOOK, |until| until.saturating_duration_since(now));
@@ -413,6 +417,7 @@ impl Courier<'_> {
         health.dropped += dropped;
         health.damaged += damage.records;
         health.waiting = self.store.waiting();
+        health.in_memory = self.store.in_memory();
         health.spooled_bytes = self.store.bytes();
         health.not_stored.clone_from(&self.store.not_stored);
     }
