@@ -93,8 +93,10 @@ fn totals_survive_a_receiver_that_is_down_and_a_daemon_that_is_killed() {
         Ok(total(&collector.records()?, port) == last)
     })
     .unwrap();
-    assert!(metric(&daemon, "delivered_total") > 0.0);
-    assert_eq!(metric(&daemon, "connected") as u64, 1);
+    wait::until_true("metrics", || {
+        Ok(metric(&daemon, "delivered_total") > 0.0 && metric(&daemon, "connected") > 0.0)
+    })
+    .unwrap();
     daemon.stop().unwrap();
     let records = collector.records().unwrap();
     for kind in ["event", "count", "incident", "heartbeat", "summary"] {

@@ -165,7 +165,9 @@ fn a_damaged_spool_delivers_the_rest() {
     fs::write(&damaged[0], bytes).unwrap();
     collector.up().unwrap();
     let mut streams = start(&[stream], dir.path());
-    let health = until(&streams, "delivery", |health| health.waiting == 0);
+    let health = until(&streams, "delivery", |health| {
+        health.damaged > 0 && health.waiting == 0
+    });
     assert_eq!(health.damaged, flips as u64);
     let records = collector.records().unwrap();
     assert_eq!(different(&records).len() as u64, SENT - flips as u64);

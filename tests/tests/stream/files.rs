@@ -49,7 +49,8 @@ fn a_file_is_followed_through_its_rotation() {
     assert!(rotated > 4, "{rotated}");
     for file in fs::read_dir(dir.path()).unwrap() {
         let metadata = file.unwrap().metadata().unwrap();
-        assert!(metadata.len() <= 64 << 10, "{}", metadata.len());
+        // It is full from this size: the last record may lie across it.
+        assert!(metadata.len() < (64 << 10) + 300, "{}", metadata.len());
     }
 }
 

@@ -107,8 +107,8 @@ fn rsyslog_reads_structured_data_across_restarts() {
     });
     let mut streams = start(&[stream], &dir.path().join("spool"));
     let mut sent = 0;
-    for _ in 0..5 {
-        for _ in 0..200 {
+    for _ in 0..20 {
+        for _ in 0..100 {
             sent += 1;
             push(&mut streams, sent);
         }
