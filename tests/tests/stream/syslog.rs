@@ -78,23 +78,28 @@ impl Rsyslog {
 
     /// What its parser made of structured data, and the records that came as messages.
     fn understood(&self) -> Vec<(Vec<String>, Value)> {
-        let text = fs::read_to_string(&self.out).unwrap_or_default();
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole
-            .lines()
-            .map(|line| {
-                let mut parts = line.splitn(6, '|');
-                let fields = parts.by_ref().take(5).map(str::to_owned).collect();
-                let message = parts.next().unwrap_or_default().trim();
-                (fields, serde_json::from_str(message).unwrap())
-            })
-            .collect()
+        read(&self.out)
     }
 
     fn records(&self) -> Vec<Value> {
         let understood = self.understood();
         understood.into_iter().map(|(_, record)| record).collect()
     }
+}
+
+/// What a server wrote: five fields and the message.
+fn read(file: &Path) -> Vec<(Vec<String>, Value)> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole
+        .lines()
+        .map(|line| {
+            let mut parts = line.splitn(6, '|');
+            let fields = parts.by_ref().take(5).map(str::to_owned).collect();
+            let message = parts.next().unwrap_or_default().trim();
+            (fields, serde_json::from_str(message).unwrap())
+        })
+        .collect()
 }
 
 #[test]
@@ -196,6 +201,77 @@ fn certificate(dir: &Path) {
         .output()
         .expect("openssl: run `cargo xtask setup --tests`");
     assert!(made.status.success(), "{made:?}");
+}
+
+/// syslog-ng reads structured data by itself.
+#[test]
+fn syslog_ng_takes_both_framings() {
+    let root = xtask::unpacked::dir("syslog-ng-core").unwrap();
+    let dir = folder().unwrap();
+    let path = dir.path().display();
+    let (counted, lines) = (free_port().unwrap(), free_port().unwrap());
+    let config = dir.path().join("syslog-ng.conf");
+    let text = format!(
+        "@version: 3.38\noptions {{ log-msg-size(65536); }};\n\
+         source s {{ syslog(ip(\"127.0.0.1\") port({counted}) transport(\"tcp\")); }};\n\
+         source l {{ network(ip(\"127.0.0.1\") port({lines}) flags(syslog-protocol)); }};\n\
+         template t {{ template(\"${{.SDATA.turnaway@32473.reason}}|\
+         ${{.SDATA.turnaway@32473.id}}|${{PROGRAM}}|${{MSGID}}|${{LEVEL}}|${{MSG}}\\n\"); }};\n\
+         log {{ source(s); destination {{ file(\"{path}/counted\" template(t)); }}; }};\n\
+         log {{ source(l); destination {{ file(\"{path}/lines\" template(t)); }}; }};\n"
+    );
+    fs::write(&config, text).unwrap();
+    let libraries = ["usr/lib/x86_64-linux-gnu", "usr/lib/syslog-ng"]
+        .map(|folder| root.join(folder).display().to_string())
+        .join(":");
+    let file = |name: &str| dir.path().join(name);
+    let mut command = Command::new(root.join("usr/sbin/syslog-ng"));
+    command
+        .env("LD_LIBRARY_PATH", libraries)
+        .args(["-F", "--no-caps", "-f"])
+        .arg(&config)
+        .arg(format!(
+            "--module-path={}",
+            root.join("usr/lib/syslog-ng/3.38").display()
+        ))
+        .arg("-R")
+        .arg(file("persist"))
+        .arg("-p")
+        .arg(file("pid"))
+        .arg("-c")
+        .arg(file("control"));
+    let server = Foreground::start(&mut command, counted);
+    let mut server = server.expect("syslog-ng: run `cargo xtask setup --tests`");
+    let stream = |name: &str, port: u16| {
+        json!({
+            "type": "tcp", "name": name, "address": format!("127.0.0.1:{port}"),
+            "envelope": "rfc5424", "framing": name, "settle": "500ms",
+        })
+    };
+    let mut streams = start(
+        &[stream("octet-counted", counted), stream("ndjson", lines)],
+        &dir.path().join("spool"),
+    );
+    for number in 1..=1_000 {
+        push(&mut streams, number);
+    }
+    for name in ["counted", "lines"] {
+        let mut understood = Vec::new();
+        wait::until_true("all", || {
+            understood = read(&file(name));
+            let records: Vec<Value> = understood.iter().map(|(_, one)| one.clone()).collect();
+            Ok(different(&records) == (1..=1_000).collect())
+        })
+        .unwrap();
+        for (fields, record) in understood {
+            let id = record["record_id"].as_str().unwrap();
+            assert_eq!(
+                fields,
+                ["accept.emfile", id, "turnaway", "count", "warning"]
+            );
+        }
+    }
+    server.0.kill().unwrap();
 }
 
 #[test]

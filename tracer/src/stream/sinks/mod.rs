@@ -11,6 +11,9 @@ mod stdout;
 mod syslog;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Instant;
 
 use encode::Encoder;
