@@ -16,7 +16,7 @@ const SENT: u64 = 300;
 
 /// Posts to a receiver until everything is delivered or refused.
 fn post(
-    more: Value,
+    more: &Value,
     answer: impl Fn(usize, &Posted) -> (u16, Vec<u8>) + Send + Sync + 'static,
 ) -> (Vec<Posted>, turnaway::stream::Health) {
     let dir = tempfile::tempdir().unwrap();
@@ -56,7 +56,7 @@ fn lines(posted: &Posted) -> Vec<Value> {
 #[test]
 fn lines_are_posted_and_tried_again() {
     let (posted, health) = post(
-        json!({ "body": "ndjson", "bearer_token_file": "TOKEN" }),
+        &json!({ "body": "ndjson", "bearer_token_file": "TOKEN" }),
         |request, _| match request {
             0 => (503, b"not now s3cret".to_vec()),
             _ => (200, Vec::new()),
@@ -75,7 +75,7 @@ fn lines_are_posted_and_tried_again() {
 /// One record that the receiver cannot take is found and costs no other.
 #[test]
 fn one_that_is_refused_costs_no_other() {
-    let (posted, health) = post(json!({}), |_, posted| {
+    let (posted, health) = post(&json!({}), |_, posted| {
         let bad = posted.text().unwrap().contains("\"count\":123,");
         (if bad { 400 } else { 200 }, Vec::new())
     });
@@ -88,7 +88,7 @@ fn one_that_is_refused_costs_no_other() {
 #[test]
 fn elasticsearch_is_asked_to_create_each_once() {
     let (posted, health) = post(
-        json!({ "body": "elasticsearch", "index": "logs-turnaway-x" }),
+        &json!({ "body": "elasticsearch", "index": "logs-turnaway-x" }),
         |request, posted| {
             let records = posted.text().unwrap().lines().count() / 2;
             let status = |index: usize| match (request, index) {
@@ -136,7 +136,7 @@ fn elasticsearch_is_asked_to_create_each_once() {
 #[test]
 fn splunk_says_whether_it_took_them() {
     let (posted, health) = post(
-        json!({ "body": "splunk", "token_file": "TOKEN", "index": "main" }),
+        &json!({ "body": "splunk", "token_file": "TOKEN", "index": "main" }),
         |request, _| match request {
             // It answers 200 and does not take them.
             0 => (200, br#"{"text":"Server is busy","code":9}"#.to_vec()),
@@ -162,7 +162,7 @@ fn splunk_says_whether_it_took_them() {
 
 #[test]
 fn loki_gets_streams_with_few_labels() {
-    let (posted, health) = post(json!({ "body": "loki" }), |_, _| (204, Vec::new()));
+    let (posted, health) = post(&json!({ "body": "loki" }), |_, _| (204, Vec::new()));
     assert_eq!(health.delivered, SENT);
     let mut records = Vec::new();
     for one in &posted {
@@ -185,7 +185,7 @@ fn loki_gets_streams_with_few_labels() {
 
 #[test]
 fn a_collector_of_opentelemetry_reads_logs() {
-    let (posted, health) = post(json!({ "body": "otlp" }), |request, _| {
+    let (posted, health) = post(&json!({ "body": "otlp" }), |request, _| {
         let partial = ExportLogsPartialSuccess {
             rejected_log_records: 2,
             error_message: "too old".to_owned(),

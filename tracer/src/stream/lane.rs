@@ -196,7 +196,8 @@ impl Courier<'_> {
             if !self.flying.is_empty() {
                 wants(self.looked + LOOK);
             }
-            if takes || reopen || until.is_some_and(|until| until <= now) || state.ends.is_some() {
+            let due = until.is_some_and(|until| until <= now);
+            if takes || reopen || due {
                 let mut came = Vec::new();
                 while takes
                     && came.len() < PIECE
@@ -207,13 +208,14 @@ impl Courier<'_> {
                 // They are nowhere else until they are stored.
                 state.health.in_memory += came.len() as u64;
                 state.health.waiting += came.len() as u64;
-                if came.is_empty() && !reopen && !until.is_some_and(|until| until <= now) {
-                    // It ends, and something is under way.
-                    let pause = until.map_or(LOOK, |until| until.saturating_duration_since(now));
-                    let _ = self.lane.wake.wait_timeout(state, pause.min(LOOK));
-                    return (came, self.lane.lock().ends, false);
-                }
                 return (came, state.ends, reopen);
+            }
+            if state.ends.is_some() {
+                // It ends: whether all has arrived is looked at often.
+                let pause = until.map_or(LOOK, |until| until.saturating_duration_since(now));
+                let waited = self.lane.wake.wait_timeout(state, pause.min(LOOK));
+                let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                return (Vec::new(), state.ends, false);
             }
             state.idle = true;
             state = match until {

@@ -240,7 +240,11 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::new(100, None, now);
         for number in 0..50 {
-            let kind = Kind::ALL[number as usize * 7 % 5];
+            let kind = if number % 3 == 1 {
+                Kind::Event
+            } else {
+                Kind::Count
+            };
             push(&mut queue, number, kind, now);
         }
         let ids: Vec<String> = drain(&mut queue).into_iter().map(|(id, _)| id).collect();

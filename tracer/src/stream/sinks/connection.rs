@@ -90,13 +90,12 @@ impl Connected {
 
 impl Sink for Connected {
     fn deliver(&mut self, batch: &[Numbered]) -> Result<Outcome, Failure> {
-        let mut wire = match self.wire.take() {
-            Some(wire) => wire,
-            None => {
-                self.flying.clear();
-                Wire::connect(&self.of.to, self.timeout)
-                    .map_err(|error| Failure::later(format!("{error:#}")))?
-            }
+        let mut wire = if let Some(wire) = self.wire.take() {
+            wire
+        } else {
+            self.flying.clear();
+            Wire::connect(&self.of.to, self.timeout)
+                .map_err(|error| Failure::later(format!("{error:#}")))?
         };
         let deadline = Instant::now() + TURN.min(self.timeout);
         match self.flush(&mut wire, deadline) {

@@ -56,7 +56,7 @@ impl Encoder {
     /// The record as it is sent, in its envelope if there is one. There is no line feed in it.
     pub(super) fn message<'a>(&self, entry: &'a Entry) -> Cow<'a, str> {
         let json = self.json(entry);
-        match &self.envelope {
+        match self.envelope {
             None => json,
             Some(envelope) => Cow::Owned(syslog::message(
                 envelope,

@@ -22,7 +22,7 @@ const SYNC: Duration = Duration::from_secs(1);
 pub(super) struct File {
     of: FileTarget,
     encoder: Encoder,
-    file: Option<Rotating>,
+    open: Option<Rotating>,
     /// When the file began.
     began: Instant,
     /// What was written since this is not yet sure to be on disk.
@@ -34,7 +34,7 @@ impl File {
         Self {
             of,
             encoder,
-            file: None,
+            open: None,
             began: Instant::now(),
             dirty: None,
         }
@@ -42,14 +42,13 @@ impl File {
 
     fn write(&mut self, batch: &[Numbered]) -> io::Result<usize> {
         let now = Instant::now();
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => {
-                self.began = now;
-                Rotating::open(&self.of.path, self.of.keep)?
-            }
+        let open = if let Some(open) = self.open.take() {
+            open
+        } else {
+            self.began = now;
+            Rotating::open(&self.of.path, self.of.keep)?
         };
-        let file = self.file.insert(file);
+        let file = self.open.insert(open);
         let is_old = self
             .of
             .every
@@ -91,14 +90,14 @@ impl Sink for File {
             }),
             Err(error) => {
                 // Its folder may be another by now.
-                self.file = None;
+                self.open = None;
                 Err(Failure::later(format!("cannot write: {error}")))
             }
         }
     }
 
     fn arrived(&mut self) -> Result<Option<u64>, Failure> {
-        if let (Some(since), Some(file)) = (self.dirty, &self.file)
+        if let (Some(since), Some(file)) = (self.dirty, &self.open)
             && since.elapsed() >= SYNC
         {
             self.dirty = None;
@@ -110,11 +109,11 @@ impl Sink for File {
     }
 
     fn reopen(&mut self) {
-        self.file = None;
+        self.open = None;
     }
 
     fn due(&self) -> Option<Instant> {
-        self.file.as_ref()?;
+        self.open.as_ref()?;
         Some(self.dirty? + SYNC)
     }
 }

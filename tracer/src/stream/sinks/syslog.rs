@@ -32,7 +32,7 @@ const FIELDS: [(&str, &str); 14] = [
 /// The message around a record's JSON. That comes without a byte order mark, which a reader of JSON would
 /// stumble over: by the standard it is a message of an encoding that is not told.
 pub(super) fn message(
-    syslog: &Syslog,
+    syslog: Syslog,
     host: &str,
     entry: &Entry,
     record: &Map<String, Value>,

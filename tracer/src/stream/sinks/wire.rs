@@ -110,17 +110,13 @@ impl Wire {
 
     /// Hands bytes over, which must be the first or come after all before them are [`flushed`](Self::flush).
     pub(super) fn write(&mut self, bytes: Vec<u8>) -> io::Result<()> {
-        match &mut self.tls {
-            Some(tls) => {
-                tls.set_buffer_limit(None);
-                tls.writer().write_all(&bytes)
-            }
-            None => {
-                self.out = bytes;
-                self.at = 0;
-                Ok(())
-            }
+        if let Some(tls) = &mut self.tls {
+            tls.set_buffer_limit(None);
+            return tls.writer().write_all(&bytes);
         }
+        self.out = bytes;
+        self.at = 0;
+        Ok(())
     }
 
     /// Whether the socket took everything.

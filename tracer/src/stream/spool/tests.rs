@@ -18,7 +18,11 @@ fn append(spool: &mut Spool, numbers: std::ops::RangeInclusive<u64>) {
 }
 
 fn payload(number: u64) -> Vec<u8> {
-    format!("record {number} {}", "x".repeat(number as usize % 97)).into_bytes()
+    format!(
+        "record {number} {}",
+        "x".repeat((number % 97).try_into().unwrap())
+    )
+    .into_bytes()
 }
 
 /// Everything after a number, read in pieces of `most`.
