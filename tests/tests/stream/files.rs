@@ -1,14 +1,13 @@
 //! Files, which are rotated and moved while somebody reads them.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use turnaway_tests::wait;
+use turnaway_tests::{lines, wait};
 
-use crate::{different, numbers, push, start, until};
+use crate::{PATIENCE, different, numbers, push, start, until};
 
 fn read(text: &str) -> Vec<Value> {
     text.lines()
@@ -29,7 +28,7 @@ fn a_file_is_followed_through_its_rotation() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let lines = lines::of(tail.stdout.take().unwrap());
     let stream = json!({ "type": "file", "path": path, "size": "64K", "keep": 100 });
     let mut streams = start(&[stream], dir.path());
     let mut came = Vec::new();
@@ -39,7 +38,7 @@ fn a_file_is_followed_through_its_rotation() {
             push(&mut streams, number);
         }
         for _ in 0..100 {
-            let line = lines.next().unwrap().unwrap();
+            let line = lines.recv_timeout(PATIENCE).unwrap();
             came.push(serde_json::from_str::<Value>(&line).unwrap());
         }
     }

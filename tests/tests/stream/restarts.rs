@@ -151,6 +151,7 @@ fn a_receiver_that_does_not_read_gets_everything_in_order_once_it_does() {
     let health = until(&streams, "a word", |health| health.last_error.is_some());
     assert!(health.last_error.unwrap().contains("does not read"));
     let connection = listener.accept().unwrap().0;
+    connection.set_read_timeout(Some(crate::PATIENCE)).unwrap();
     let mut came = Vec::new();
     for line in BufReader::new(connection).lines().take(20_000) {
         came.push(serde_json::from_str(&line.unwrap()).unwrap());
