@@ -215,6 +215,10 @@ fn a_disk_that_is_full_takes_all_or_nothing() {
     spool.writer = good;
     append(&mut spool, 4..=5);
     assert_eq!(all(&mut spool, 0, 2), [1, 2, 3, 4, 5]);
+    assert_eq!(spool.take_damage(), Damage::default());
+    drop(spool);
+    let (_, _, waiting, damage) = open(dir.path(), ROOM);
+    assert_eq!((waiting, damage), (5, Damage::default()));
 }
 
 #[test]
