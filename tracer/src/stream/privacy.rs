@@ -11,9 +11,11 @@ pub enum Choice {
     /// They stay.
     #[default]
     Keep,
-    /// They go.
+    /// They go. It cannot be asked for yet.
+    #[serde(skip)]
     Drop,
-    /// They become hashes.
+    /// They become hashes. It cannot be asked for yet.
+    #[serde(skip)]
     Hash,
 }
 
@@ -48,10 +50,23 @@ impl Privacy {
         self.0 != Config::default()
     }
 
-    /// Takes it out of a native record.
-    pub fn apply(&self, record: &mut Map<String, Value>) {
-        if self.0.peers != Choice::Keep {
-            record.remove("peer");
+    /// Takes it out of a native record: nothing, as long as nothing else can be asked for.
+    pub fn apply(&self, _record: &mut Map<String, Value>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+
+    #[test]
+    fn what_would_not_be_done_is_refused() {
+        let read = |text: &str| serde_json::from_str::<Config>(text);
+        assert!(read("{\"peers\":\"keep\"}").is_ok());
+        for field in ["peers", "command_lines", "users"] {
+            for choice in ["drop", "hash"] {
+                let text = format!("{{\"{field}\":\"{choice}\"}}");
+                assert!(read(&text).is_err(), "{text}");
+            }
         }
     }
 }
