@@ -61,9 +61,24 @@ fn push_hex(out: &mut String, bytes: &[u8]) {
     }
 }
 
+/// A size as people write it, bytes.
+pub fn size(text: &str) -> Result<u64, String> {
+    let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30)];
+    let (number, unit) = units
+        .into_iter()
+        .find_map(|(letter, unit)| Some((text.strip_suffix(letter)?, unit)))
+        .unwrap_or((text, 1));
+    let size = number
+        .parse()
+        .ok()
+        .and_then(|number: u64| number.checked_mul(unit));
+    size.filter(|size| *size >= 1 << 12)
+        .ok_or_else(|| "use a size of at least 4K, such as 512K, 100M or 2G".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{json, terminal};
+    use super::{json, size, terminal};
 
     /// Undoes [`terminal`].
     fn parse(text: &str) -> Vec<u8> {
@@ -92,6 +107,16 @@ mod tests {
             });
         }
         bytes
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("512K"), Ok(512 << 10));
+        assert_eq!(size("2G"), Ok(2 << 30));
+        for bad in ["", "1", "M", "-1M", "1.5M", "4000", "99999999999G", "1T"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -13,5 +13,6 @@ pub mod setup;
 mod steps;
 pub mod test;
 mod toolchain;
+pub mod unpacked;
 pub mod vm;
 mod workspace;

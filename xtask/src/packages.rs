@@ -31,10 +31,22 @@ pub(crate) const TESTS: &[&str] = &[
     "golang-go",
     "prometheus", // scrapes metrics; promtool checks them, and the shipped rules
     "curl",
-    "iproute2",  // routes of test networks
-    "bpftool",   // shows what is loaded, independently of turnaway
-    "openssl",   // certificates for receivers of alerts
-    "chromium",  // opens reports
-    "e2fsprogs", // a file system that is frozen, or full
-    "strace",    // shows what accept returned, independently of turnaway
+    "iproute2",       // routes of test networks
+    "bpftool",        // shows what is loaded, independently of turnaway
+    "openssl",        // certificates for receivers of alerts
+    "chromium",       // opens reports
+    "e2fsprogs",      // a file system that is frozen, or full
+    "strace",         // shows what accept returned, independently of turnaway
+    "rsyslog",        // takes the stream …
+    "rsyslog-gnutls", // … over TLS
+    "libivykis0",     // what syslog-ng, which is unpacked beside, is linked with
+    "libjson-c5",
+    "libnet1",
+    "libpcre3",
+    "libwrap0",
+];
+
+/// What tests run without installing it: it excludes another package of the list.
+pub(crate) const UNPACKED: &[&str] = &[
+    "syslog-ng-core", // takes the stream, too; it and rsyslog exclude each other
 ];

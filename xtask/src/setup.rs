@@ -6,7 +6,7 @@ use clap::Args;
 use crate::steps::{self, Step};
 use crate::toolchain::{self, CargoInstall, Compiler};
 use crate::vm::{self, Kernel};
-use crate::{apt, packages};
+use crate::{apt, packages, unpacked};
 
 /// Options of `cargo xtask setup`.
 #[derive(Args, Clone, Copy, Default)]
@@ -55,6 +55,12 @@ fn tool_steps(options: Options) -> Result<Vec<Step>> {
         steps.extend(toolchain::missing_deny()?.map(compile));
         if apt::exists() {
             steps.extend(fetches()?);
+            let unpack = |package| {
+                Step::new(format!("unpacking {package}"), move || {
+                    unpacked::fetch(package)
+                })
+            };
+            steps.extend(unpacked::missing()?.into_iter().map(unpack));
         }
     }
     Ok(steps)

@@ -3,11 +3,13 @@
 
 pub mod acceptor;
 pub mod alertmanager;
+pub mod collector;
 pub mod foreground;
 pub mod gate;
 mod list;
 pub mod nginx;
 pub mod overflow;
+pub mod poster;
 pub mod postgres;
 mod processes;
 pub mod prometheus;

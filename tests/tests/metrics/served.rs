@@ -265,6 +265,12 @@ pub(crate) fn full() -> Metrics {
         dropped: 1,
         queued: 1,
     }]);
+    metrics.set_streams(vec![turnaway::stream::Health {
+        name: "siem".to_owned(),
+        delivered: 7,
+        connected: Some(true),
+        ..turnaway::stream::Health::default()
+    }]);
     healthy(&metrics);
     metrics
 }

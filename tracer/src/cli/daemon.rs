@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 
-use super::{duration, output::OutputArgs, rules::CONFIG, size};
+use super::{duration, output::OutputArgs, rules::CONFIG};
 use crate::{
     control,
     daemon::{self, Recording},
@@ -16,6 +16,7 @@ use crate::{
     filter::Filter,
     kernel::session,
     metrics::Listen,
+    text::size,
     trace::{self, Format},
 };
 

@@ -135,21 +135,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// A size as people write it, bytes.
-fn size(text: &str) -> Result<u64, String> {
-    let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30)];
-    let (number, unit) = units
-        .into_iter()
-        .find_map(|(letter, unit)| Some((text.strip_suffix(letter)?, unit)))
-        .unwrap_or((text, 1));
-    let size = number
-        .parse()
-        .ok()
-        .and_then(|number: u64| number.checked_mul(unit));
-    size.filter(|size| *size >= 1 << 12)
-        .ok_or_else(|| "use a size of at least 4K, such as 512K, 100M or 2G".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -157,16 +142,6 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         super::Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        assert_eq!(super::size("4096"), Ok(4096));
-        assert_eq!(super::size("512K"), Ok(512 << 10));
-        assert_eq!(super::size("2G"), Ok(2 << 30));
-        for bad in ["", "1", "M", "-1M", "1.5M", "4000", "99999999999G", "1T"] {
-            assert!(super::size(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -23,12 +23,13 @@ pub(super) fn check(args: &CheckArgs) -> Result<ExitCode> {
     let all = rules::load(&args.file)?;
     let rules = &all.rules;
     super::print(&format!(
-        "{}: right: {} rules, {} ignored, {} silences, {} to notify\n",
+        "{}: right: {} rules, {} ignored, {} silences, {} to notify, {} streams\n",
         args.file.display(),
         rules.rules.len(),
         rules.ignore.len(),
         rules.silences.len(),
-        all.notifiers.len()
+        all.notifiers.len(),
+        all.streams.len()
     ))?;
     Ok(ExitCode::SUCCESS)
 }

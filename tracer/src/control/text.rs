@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     Incidents, ListedSilence, Silenced, Status, Unsilenced,
-    status::{LossFields, NotifierFields, RuleFields, StateFields},
+    status::{LossFields, NotifierFields, RuleFields, StateFields, StreamFields},
 };
 use crate::{
     incident,
@@ -76,6 +76,12 @@ pub fn status(status: &Status) -> String {
         line(&mut out, "notifiers", &text);
         for one in &status.notifiers {
             notifier(&mut out, one);
+        }
+    }
+    if !status.streams.is_empty() {
+        line(&mut out, "streams", &status.streams.len().to_string());
+        for one in &status.streams {
+            stream(&mut out, one);
         }
     }
     line(&mut out, "state", &state(&status.state));
@@ -181,6 +187,29 @@ fn lost(lost: &LossFields) -> String {
         parts.push("whether runs of hooks were left out is not known".to_owned());
     }
     parts.join("; ")
+}
+
+fn stream(out: &mut String, one: &StreamFields) {
+    let mut text = format!(
+        "{} ({}) {}: {} delivered, {} waiting ({} bytes on disk), {} dropped, {} withheld, {} \
+         attempts failed",
+        safe(&one.name),
+        safe(&one.kind),
+        safe(&one.target),
+        one.delivered,
+        one.waiting,
+        one.spooled_bytes,
+        one.dropped,
+        one.withheld,
+        one.failed_attempts
+    );
+    if let Some(error) = &one.last_error {
+        let _ = write!(text, "; now: {}", safe(error));
+    }
+    if let Some(why) = &one.not_stored {
+        let _ = write!(text, "; in memory only: {}", safe(why));
+    }
+    line(out, "", &text);
 }
 
 fn notifier(out: &mut String, one: &NotifierFields) {

@@ -6,8 +6,10 @@
 mod accepted;
 mod answers;
 mod endpoint;
+mod heartbeat;
 mod recorder;
 mod state;
+mod streaming;
 
 use std::{
     path::PathBuf,
@@ -34,17 +36,21 @@ use crate::{
     record::{AcceptedRecord, Clock, CountRecord, Event, Failures, Lost, ProgramRecord},
     replay,
     rules::{self, Configuration},
+    stream::Streams,
     text,
     trace::{self, Reading, Watcher},
 };
 use accepted::Accepted;
 use endpoint::Endpoint;
+use heartbeat::Heartbeat;
 use recorder::Recorder;
 pub use recorder::Recording;
 use state::{Keeper, State};
 
 /// Of the time that the end takes, so much is kept for what was delivered to be noted on disk.
 const NOTING: Duration = Duration::from_millis(600);
+/// Receivers that the configuration does not name any more get so long to take what waits.
+const RELOADING: Duration = Duration::from_millis(500);
 /// The state is saved at least so often.
 const SAVING: Duration = Duration::from_secs(10);
 
@@ -85,6 +91,7 @@ pub fn run(options: &Options) -> Result<()> {
     for alert in engine.alerts() {
         notifiers.resume(&alert);
     }
+    let streams = Streams::start(&configuration.streams, state.streams().as_deref())?;
     let jiffy = jiffies::length();
     let metrics = Arc::new(Metrics::new(metrics::Config {
         max_series: max_series(&configuration),
@@ -107,6 +114,8 @@ pub fn run(options: &Options) -> Result<()> {
         engine,
         explainer: Explainer::start(options.state.as_deref())?,
         notifiers: Some(notifiers),
+        streams,
+        heartbeat: Heartbeat::new(configuration.heartbeat),
         metrics,
         endpoint,
         keeper,
@@ -153,6 +162,8 @@ struct Daemon {
     explainer: Explainer,
     /// `None` once it has ended.
     notifiers: Option<Arc<Notifiers>>,
+    streams: Streams,
+    heartbeat: Heartbeat,
     metrics: Arc<Metrics>,
     endpoint: Option<Endpoint>,
     keeper: Keeper,
@@ -213,6 +224,7 @@ impl Daemon {
                 if let (Some(alert), Some(notifiers)) = (&change.alert, &self.notifiers) {
                     notifiers.send(alert);
                 }
+                streaming::incident(&mut self.streams, change);
                 self.line(change)
             })
             .collect()
@@ -299,6 +311,7 @@ impl Daemon {
                 .collect();
             self.metrics.set_notifiers(&states);
         }
+        self.metrics.set_streams(self.streams.health());
     }
 }
 
@@ -336,9 +349,14 @@ impl Watcher for Daemon {
         let seen = Observation::of_failure(&self.host, failure, who, fd_used, clock);
         self.engine.pass(now());
         self.engine.observe(&seen);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.record(&Event::new(&self.host, failure, who, fd_used, clock));
+        if self.recorder.is_none() && self.streams.is_empty() {
+            return;
         }
+        let record = Event::new(&self.host, failure, who, fd_used, clock);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(&record);
+        }
+        streaming::event(&mut self.streams, failure, clock, &record);
     }
 
     fn lasting(&mut self, failure: &Failure, who: &Who, clock: &Clock) {
@@ -354,10 +372,17 @@ impl Watcher for Daemon {
         self.engine.observe(&seen);
         self.explainer.counted(&seen);
         self.metrics.observe_count(count, who, Moment::now());
-        if let Some(recorder) = &mut self.recorder {
-            let failures = Failures::of_count(count, who);
-            recorder.hold(&CountRecord::new(&self.host, at, &failures, clock));
+        let reason = count.key.reason;
+        self.heartbeat.count(count, clock);
+        if self.recorder.is_none() && self.streams.is_empty() {
+            return;
         }
+        let failures = Failures::of_count(count, who);
+        let record = CountRecord::new(&self.host, at, &failures, clock);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.hold(&record);
+        }
+        streaming::count(&mut self.streams, reason, at, &record);
     }
 
     fn reading(&mut self, reading: &Reading<'_>) -> Vec<String> {
@@ -369,6 +394,7 @@ impl Watcher for Daemon {
         let worst: Vec<_> = worst.into_iter().map(|(record, _)| record).collect();
         self.explainer.tick(&worst);
         self.metrics(reading);
+        self.beat(reading);
         if !changes.is_empty() || self.saved.elapsed() >= SAVING {
             self.save();
         }
@@ -412,7 +438,7 @@ impl Watcher for Daemon {
         if let Some(before) = self.notifiers.take() {
             self.keeper.pause();
             // What waits is on disk, or goes on from memory where there is none.
-            let _ = before.stop(Duration::from_millis(500));
+            let _ = before.stop(RELOADING);
         }
         self.engine.set_rules(configuration.rules);
         match Notifiers::start(&configuration.notifiers, self.keeper.queue().as_deref()) {
@@ -430,7 +456,17 @@ impl Watcher for Daemon {
                 self.refused = Some((now, nobody));
             }
         }
+        self.heartbeat.set_every(configuration.heartbeat);
+        if let Err(error) = self.streams.reload(&configuration.streams, RELOADING) {
+            let fewer = format!("not all streams go on: {error:#}");
+            log::error!("{fewer}");
+            self.refused = Some((now, fewer));
+        }
         log::info!("the configuration was read again");
+    }
+
+    fn reopen(&mut self) {
+        self.streams.reopen();
     }
 
     fn end(&mut self, last: &Reading<'_>, deadline: Instant) -> Vec<String> {
@@ -443,6 +479,11 @@ impl Watcher for Daemon {
         // Both go on meanwhile.
         self.keeper.close();
         self.explainer.stop();
+        let delivering = deadline
+            .saturating_duration_since(Instant::now())
+            .saturating_sub(NOTING);
+        // They share the time, and each has its own threads.
+        self.finish(Instant::now() + delivering / 2);
         let delivering = deadline
             .saturating_duration_since(Instant::now())
             .saturating_sub(NOTING);

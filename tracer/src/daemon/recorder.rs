@@ -2,10 +2,8 @@
 //! than there is room for.
 
 use std::{
-    fs::{self, File},
-    io::{self, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Instant,
@@ -17,6 +15,7 @@ use jiff::Timestamp;
 use crate::{
     privileges::{self, Duty},
     record::{Lost, RunRecord},
+    rotating::Rotating,
 };
 
 /// Most bytes that wait for a disk that is slow.
@@ -255,46 +254,25 @@ impl State {
 /// The file that is written to, and those before it.
 struct Files {
     of: Recording,
-    file: File,
-    /// Up to where there are whole lines.
-    good: u64,
+    file: Rotating,
 }
 
 impl Files {
     fn open(of: Recording) -> io::Result<Self> {
-        let file = open(&of.file)?;
-        let good = file.metadata()?.len();
-        let mut files = Self { of, file, good };
-        files.end_line()?;
-        Ok(files)
-    }
-
-    /// A writer that was killed may have left half a line, which would spoil the next.
-    fn end_line(&mut self) -> io::Result<()> {
-        use std::os::unix::fs::FileExt as _;
-
-        let mut last = [b'\n'];
-        if self.good > 0 {
-            self.file.read_exact_at(&mut last, self.good - 1)?;
-        }
-        self.file.seek(SeekFrom::Start(self.good))?;
-        if last != [b'\n'] {
-            self.file.write_all(b"\n")?;
-            self.good += 1;
-        }
-        Ok(())
+        let file = Rotating::open(&of.file, of.keep)?;
+        Ok(Self { of, file })
     }
 
     /// Writes lines; returns how many, and why not more.
     fn write(&mut self, lines: &[String], run: Option<&RunRecord>) -> (usize, Option<io::Error>) {
         let mut written = 0;
         while written < lines.len() {
-            if self.good >= self.of.size
+            if self.file.len() >= self.of.size
                 && let Err(error) = self.next(run)
             {
                 return (written, Some(error));
             }
-            let left = self.of.size.saturating_sub(self.good);
+            let left = self.of.size.saturating_sub(self.file.len());
             let mut piece = Vec::new();
             let mut count = 0;
             for line in &lines[written..] {
@@ -304,7 +282,7 @@ impl Files {
                 piece.extend_from_slice(line.as_bytes());
                 count += 1;
             }
-            if let Err(error) = self.append(&piece) {
+            if let Err(error) = self.file.append(&piece) {
                 return (written, Some(error));
             }
             written += count;
@@ -312,63 +290,17 @@ impl Files {
         (written, None)
     }
 
-    /// All of it or nothing.
-    fn append(&mut self, piece: &[u8]) -> io::Result<()> {
-        let written = self.file.write_all(piece);
-        if written.is_err() {
-            // A full disk takes a part. What cannot be taken back is a broken line, which is counted
-            // by whoever reads it.
-            let _ = self.file.set_len(self.good);
-            let _ = self.file.seek(SeekFrom::Start(self.good));
-        } else {
-            self.good += piece.len() as u64;
-        }
-        written
-    }
-
     /// Begins the next file.
     fn next(&mut self, run: Option<&RunRecord>) -> io::Result<()> {
-        for number in (1..=self.of.keep).rev() {
-            let from = match number {
-                1 => self.of.file.clone(),
-                _ => numbered(&self.of.file, number - 1),
-            };
-            match fs::rename(&from, numbered(&self.of.file, number)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        if self.of.keep == 0 {
-            fs::remove_file(&self.of.file)?;
-        }
-        self.file = open(&self.of.file)?;
-        self.good = self.file.metadata()?.len();
+        self.file.next()?;
         match run {
-            Some(run) => self.append(line(&run.clone().continued(Timestamp::now())).as_bytes()),
+            Some(run) => {
+                let line = line(&run.clone().continued(Timestamp::now()));
+                self.file.append(line.as_bytes())
+            }
             None => Ok(()),
         }
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
-    Ok(file)
-}
-
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    name.into()
 }
 
 /// As long as a test waits for the thread.
@@ -377,9 +309,14 @@ const LONG: std::time::Duration = std::time::Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{
+        fs::{self, File},
+        os::unix::fs::PermissionsExt as _,
+        path::Path,
+    };
 
     use super::*;
+    use crate::rotating::numbered;
 
     fn recording(dir: &Path, size: u64, keep: u32) -> Recording {
         Recording {
@@ -471,8 +408,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut files = Files {
             of: recording(dir.path(), 1000, 1),
-            file: full.unwrap(),
-            good: 0,
+            file: Rotating::of(full.unwrap()),
         };
         let (written, error) = files.write(&["\"x\"\n".to_owned()], None);
         assert_eq!(written, 0);

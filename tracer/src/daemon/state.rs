@@ -73,6 +73,11 @@ impl State {
         Some(self.folder.as_ref()?.join("queue"))
     }
 
+    /// Where records wait.
+    pub(super) fn streams(&self) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join("stream"))
+    }
+
     fn file(&self) -> Option<PathBuf> {
         Some(self.folder.as_ref()?.join("incidents.json"))
     }

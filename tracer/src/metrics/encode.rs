@@ -36,14 +36,18 @@ pub(super) fn encode(state: State, format: Format, now: Moment) -> Result<String
 }
 
 #[derive(Debug)]
-struct Snapshot {
-    state: State,
+pub(super) struct Snapshot {
+    pub(super) state: State,
     own: Own,
     now: Moment,
 }
 
 /// A family: name without its unit and `_total`, and what it is.
-struct Family(&'static str, Option<Unit>, &'static str);
+pub(super) struct Family(
+    pub(super) &'static str,
+    pub(super) Option<Unit>,
+    pub(super) &'static str,
+);
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
@@ -53,6 +57,7 @@ impl Collector for Snapshot {
         self.processes(encoder)?;
         self.incidents(encoder)?;
         self.notifiers(encoder)?;
+        self.streams(encoder)?;
         self.health(encoder)?;
         self.own(encoder)
     }
@@ -77,7 +82,7 @@ fn family<L: EncodeLabelSet, V>(
     Ok(())
 }
 
-fn counter<L: EncodeLabelSet>(
+pub(super) fn counter<L: EncodeLabelSet>(
     encoder: &mut DescriptorEncoder<'_>,
     about: Family,
     rows: impl IntoIterator<Item = (L, u64)>,
@@ -91,7 +96,7 @@ fn counter<L: EncodeLabelSet>(
     )
 }
 
-fn gauge<L: EncodeLabelSet>(
+pub(super) fn gauge<L: EncodeLabelSet>(
     encoder: &mut DescriptorEncoder<'_>,
     about: Family,
     rows: impl IntoIterator<Item = (L, f64)>,
@@ -543,6 +548,6 @@ fn unix(time: SystemTime) -> f64 {
     clippy::cast_precision_loss,
     reason = "beyond 2^53 the last digits do not matter"
 )]
-fn float(value: u64) -> f64 {
+pub(super) fn float(value: u64) -> f64 {
     value as f64
 }

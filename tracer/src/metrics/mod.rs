@@ -10,6 +10,7 @@ mod label;
 mod listeners;
 mod own;
 mod server;
+mod streams;
 mod table;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::{
         plan::{HookName, Target},
         session::Losses,
     },
+    stream,
 };
 use listeners::Listeners;
 use table::Table;
@@ -240,6 +242,7 @@ struct State {
     processes_dropped: u64,
     incidents: Option<Incidents>,
     notifiers: BTreeMap<Arc<str>, NotifierState>,
+    streams: Vec<stream::Health>,
     health: Option<OwnHealth>,
     /// When this process started.
     started: Option<SystemTime>,
@@ -258,6 +261,7 @@ impl Metrics {
             processes_dropped: 0,
             incidents: None,
             notifiers: BTreeMap::new(),
+            streams: Vec::new(),
             health: None,
             started: own::started(SystemTime::now()),
         };
@@ -342,6 +346,11 @@ impl Metrics {
     /// Tells what incidents there are.
     pub fn set_incidents(&self, incidents: Incidents) {
         self.state().incidents = Some(incidents);
+    }
+
+    /// Tells how sinks of records are. Those that are left out are gone.
+    pub fn set_streams(&self, streams: Vec<stream::Health>) {
+        self.state().streams = streams;
     }
 
     /// Tells what became of notifications. A notifier that is left out stays as it was.

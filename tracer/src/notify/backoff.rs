@@ -12,7 +12,7 @@ const MOST_ASKED: Duration = Duration::from_mins(5);
 
 /// The wait after `failed` failures in a row. `chance`, from 0 to 1, spreads the attempts of many
 /// hosts over the second half of it. What the receiver `asked` for is respected.
-pub(super) fn wait(failed: u32, chance: f64, asked: Option<Duration>) -> Duration {
+pub(crate) fn wait(failed: u32, chance: f64, asked: Option<Duration>) -> Duration {
     let doubled = FIRST.saturating_mul(1 << failed.saturating_sub(1).min(10));
     let spread = doubled.min(MOST).mul_f64(chance.mul_add(0.5, 0.5));
     spread.max(asked.unwrap_or_default().min(MOST_ASKED))

@@ -92,6 +92,12 @@ pub struct Config {
 #[serde(transparent)]
 pub struct Url(String);
 
+impl Url {
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[hidden]")
@@ -265,13 +271,28 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is needed to ask a receiver over HTTP.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is needed to ask a receiver over HTTP or TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     /// Holds the token that is sent.
     pub bearer_token_file: Option<PathBuf>,
+    /// What comes before the token.
+    pub scheme: &'static str,
     /// Certificates to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// The client's own certificate, and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            bearer_token_file: None,
+            scheme: "Bearer",
+            ca_file: None,
+            client: None,
+        }
+    }
 }
 
 /// What a webhook is sent.
@@ -315,13 +336,7 @@ pub fn understand(configs: &[Config]) -> Result<Vec<Notifier>> {
 }
 
 fn notifier(config: &Config, name: &str) -> Result<Notifier> {
-    ensure!(
-        (1..=MAX_NAME).contains(&name.len())
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)),
-        "`name` is 1 to {MAX_NAME} letters, digits, - and _"
-    );
+    check_name(name)?;
     for (option, kinds) in present(config) {
         ensure!(
             kinds.contains(&config.kind),
@@ -365,6 +380,18 @@ fn notifier(config: &Config, name: &str) -> Result<Notifier> {
         timeout,
         receiver: receiver(config)?,
     })
+}
+
+/// A name is part of file names and of metrics.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    ensure!(
+        (1..=MAX_NAME).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)),
+        "`name` is 1 to {MAX_NAME} letters, digits, - and _"
+    );
+    Ok(())
 }
 
 fn receiver(config: &Config) -> Result<Receiver> {
@@ -461,6 +488,7 @@ fn access(config: &Config) -> Result<Access> {
     Ok(Access {
         bearer_token_file: path("bearer_token_file", &config.bearer_token_file)?,
         ca_file: path("ca_file", &config.ca_file)?,
+        ..Access::default()
     })
 }
 
@@ -472,7 +500,7 @@ fn socket(config: &Config, usual: &str) -> Result<PathBuf> {
 }
 
 /// The working directory of a daemon is nobody's choice.
-fn absolute(option: &str, path: &Path) -> Result<PathBuf> {
+pub(crate) fn absolute(option: &str, path: &Path) -> Result<PathBuf> {
     ensure!(
         path.is_absolute(),
         "`{option}` is a whole path, beginning with /"
@@ -480,7 +508,7 @@ fn absolute(option: &str, path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-fn duration(option: &str, text: Option<&str>, usual: Duration) -> Result<Duration> {
+pub(crate) fn duration(option: &str, text: Option<&str>, usual: Duration) -> Result<Duration> {
     let Some(text) = text else {
         return Ok(usual);
     };
@@ -492,7 +520,7 @@ fn duration(option: &str, text: Option<&str>, usual: Duration) -> Result<Duratio
 }
 
 /// Whether a reason is the one that is named, or of the family that is named.
-pub(super) fn is_reason(reason: &str, named: &str) -> bool {
+pub(crate) fn is_reason(reason: &str, named: &str) -> bool {
     reason
         .strip_prefix(named)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

@@ -17,7 +17,7 @@ use rustix::{
 };
 
 /// Connects, so that a restarted receiver is found each time.
-pub(super) fn connect(path: &Path, timeout: Duration) -> io::Result<UnixDatagram> {
+pub(crate) fn connect(path: &Path, timeout: Duration) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect(path)?;
     // A receiver that does not read would keep us for ever.

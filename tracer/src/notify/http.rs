@@ -1,19 +1,13 @@
-//! JSON over HTTP, with nothing in errors that is a secret.
+//! Requests over HTTP, with nothing in errors that is a secret.
 
-use std::{
-    fs,
-    io::Read as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io::Read as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use ureq::{
     Agent, Body, Error,
     http::{Response, header::RETRY_AFTER},
-    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+    tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem},
 };
 
 use super::{
@@ -29,16 +23,18 @@ use crate::text;
 /// between, so that none is cut and then not recognised.
 const MAX_ANSWER: u64 = 64 * 1024;
 const MAX_SHOWN: usize = 300;
+/// Bytes of an answer that it was taken: it may tell of each record.
+const MAX_TAKEN: u64 = 16 << 20;
 /// Bytes of a file of certificates at most.
 const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
 
 /// Asks one receiver.
-pub(super) struct Client {
+pub(crate) struct Client {
     place: Place,
-    token_file: Option<PathBuf>,
-    /// Certificates to trust besides the system's.
-    ca_file: Option<PathBuf>,
+    access: Access,
     timeout: Duration,
+    /// Connections that are kept for the next request.
+    idle: usize,
     /// Made once, with the certificates of that time.
     agent: Option<(Needs, Agent)>,
 }
@@ -51,14 +47,20 @@ struct Needs {
 }
 
 impl Client {
-    pub(super) fn new(place: Place, access: &Access, timeout: Duration) -> Self {
+    pub(crate) fn new(place: Place, access: &Access, timeout: Duration) -> Self {
         Self {
             place,
-            token_file: access.bearer_token_file.clone(),
-            ca_file: access.ca_file.clone(),
+            access: access.clone(),
             timeout,
+            // Alerts are rare: a connection kept open would be stale by the next.
+            idle: 0,
             agent: None,
         }
+    }
+
+    /// For whoever asks often: a connection is kept.
+    pub(crate) fn keeping(self) -> Self {
+        Self { idle: 1, ..self }
     }
 
     /// Sends `body`, which may hold a `secret`, to the receiver's address with `path` added.
@@ -69,26 +71,40 @@ impl Client {
         body: &Value,
         secret: Option<&Secret>,
     ) -> Result<(), Failure> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Failure::Never(format!("the alert cannot be written: {error}")))?;
+        self.send(path, "application/json", headers, &body, secret)
+            .map(drop)
+    }
+
+    /// Sends bytes of a type; returns what the receiver said to it.
+    pub(crate) fn send(
+        &mut self,
+        path: &str,
+        content_type: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        secret: Option<&Secret>,
+    ) -> Result<Vec<u8>, Failure> {
         let (address, mut secrets) = self.address(path)?;
-        let token = match &self.token_file {
+        let token = match &self.access.bearer_token_file {
             Some(file) => Some(Secret::read(file).map_err(|error| wrong(&error))?),
             None => None,
         };
+        let scheme = self.access.scheme;
         let agent = self.agent(&address)?;
         let mut request = agent
             .post(address.reveal())
-            .header("content-type", "application/json");
+            .header("content-type", content_type);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         if let Some(token) = &token {
-            request = request.header("authorization", format!("Bearer {}", token.reveal()));
+            request = request.header("authorization", format!("{scheme} {}", token.reveal()));
         }
         secrets.extend(token);
         secrets.extend(secret.map(|secret| Secret::part(secret.reveal().to_owned())));
-        let body = serde_json::to_vec(body)
-            .map_err(|error| Failure::Never(format!("the alert cannot be written: {error}")))?;
-        match request.send(&body[..]) {
+        match request.send(body) {
             Ok(answer) => understand(answer, &secrets),
             Err(error) => Err(Failure::later(say(&error, self.timeout))),
         }
@@ -140,13 +156,21 @@ impl Client {
 
     fn make_agent(&self, needs: Needs) -> Result<Agent> {
         let roots = if needs.certificates {
-            self.roots()?
+            roots(self.access.ca_file.as_deref())?
         } else {
             Vec::new()
+        };
+        let client = match &self.access.client {
+            Some((certificates, key)) => {
+                let (certificates, key) = identity(certificates, key)?;
+                Some(ClientCert::new_with_certs(&certificates, key))
+            }
+            None => None,
         };
         let tls = TlsConfig::builder()
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .root_certs(RootCerts::from(roots))
+            .client_cert(client)
             .build();
         let mut config = Agent::config_builder()
             .tls_config(tls)
@@ -156,47 +180,66 @@ impl Client {
             // A redirect would take the alert, and the token, elsewhere.
             .max_redirects(0)
             .max_redirects_will_error(false)
-            // Alerts are rare: a connection kept open would be stale by the next.
-            .max_idle_connections(0);
+            .max_idle_connections(self.idle)
+            .max_idle_connections_per_host(self.idle);
         if !needs.proxy {
             config = config.proxy(None);
         }
         Ok(config.build().new_agent())
     }
+}
 
-    /// What is trusted: the system's certificates and those that are configured.
-    fn roots(&self) -> Result<Vec<Certificate<'static>>> {
-        let system = rustls_native_certs::load_native_certs();
-        for error in &system.errors {
-            log::debug!("a certificate of the system cannot be used: {error}");
-        }
-        let mut all: Vec<Certificate<'static>> = system
-            .certs
-            .iter()
-            .map(|certificate| Certificate::from_der(certificate).to_owned())
-            .collect();
-        if let Some(path) = &self.ca_file {
-            all.extend(certificates(path)?);
-        }
-        Ok(all)
+/// What is trusted: the system's certificates and those in a file.
+pub(crate) fn roots(ca_file: Option<&Path>) -> Result<Vec<Certificate<'static>>> {
+    let system = rustls_native_certs::load_native_certs();
+    for error in &system.errors {
+        log::debug!("a certificate of the system cannot be used: {error}");
     }
+    let mut all: Vec<Certificate<'static>> = system
+        .certs
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate).to_owned())
+        .collect();
+    if let Some(path) = ca_file {
+        all.extend(certificates(path)?);
+    }
+    Ok(all)
+}
+
+/// The client's own certificate with those that vouch for it, and its key.
+pub(crate) fn identity(
+    certificate: &Path,
+    key: &Path,
+) -> Result<(Vec<Certificate<'static>>, PrivateKey<'static>)> {
+    let found = pem(key)?.into_iter().find_map(|item| match item {
+        PemItem::PrivateKey(key) => Some(key),
+        _ => None,
+    });
+    let key = found.with_context(|| format!("{} holds no private key", key.display()))?;
+    Ok((certificates(certificate)?, key))
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
+    let found: Vec<_> = pem(path)?
+        .into_iter()
+        .filter_map(|item| match item {
+            PemItem::Certificate(certificate) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    ensure!(!found.is_empty(), "{} holds no certificate", path.display());
+    Ok(found)
+}
+
+fn pem(path: &Path) -> Result<Vec<PemItem<'static>>> {
     let shown = path.display();
     let mut bytes = Vec::new();
     fs::File::open(path)
         .and_then(|file| file.take(MAX_CERTIFICATES).read_to_end(&mut bytes))
         .with_context(|| format!("cannot read {shown}"))?;
-    let mut found = Vec::new();
-    for item in parse_pem(&bytes) {
-        let item = item.with_context(|| format!("{shown} is not PEM"))?;
-        if let PemItem::Certificate(certificate) = item {
-            found.push(certificate);
-        }
-    }
-    ensure!(!found.is_empty(), "{shown} holds no certificate");
-    Ok(found)
+    parse_pem(&bytes)
+        .map(|item| item.with_context(|| format!("{shown} is not PEM")))
+        .collect()
 }
 
 /// Something here is wrong, which somebody may mend.
@@ -204,11 +247,8 @@ fn wrong(error: &anyhow::Error) -> Failure {
     Failure::later(format!("{error:#}"))
 }
 
-fn understand(mut answer: Response<Body>, secrets: &[Secret]) -> Result<(), Failure> {
+fn understand(mut answer: Response<Body>, secrets: &[Secret]) -> Result<Vec<u8>, Failure> {
     let status = answer.status();
-    if status.is_success() {
-        return Ok(());
-    }
     let after = answer
         .headers()
         .get(RETRY_AFTER)
@@ -219,8 +259,15 @@ fn understand(mut answer: Response<Body>, secrets: &[Secret]) -> Result<(), Fail
     let _ = answer
         .body_mut()
         .as_reader()
-        .take(MAX_ANSWER)
+        .take(if status.is_success() {
+            MAX_TAKEN
+        } else {
+            MAX_ANSWER
+        })
         .read_to_end(&mut said);
+    if status.is_success() {
+        return Ok(said);
+    }
     let mut said = String::from_utf8_lossy(&said).trim().to_owned();
     for secret in secrets {
         said = secret.hide_in(&said);

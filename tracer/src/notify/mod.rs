@@ -8,23 +8,23 @@
 
 mod address;
 mod alertmanager;
-mod backoff;
+pub(crate) mod backoff;
 mod command;
 pub mod config;
-mod datagram;
+pub(crate) mod datagram;
 mod health;
-mod http;
+pub(crate) mod http;
 mod journald;
 mod keeper;
 mod lane;
 mod queue;
-mod receiver;
+pub(crate) mod receiver;
 mod secret;
 mod spool;
 mod stdout;
-mod syslog;
+pub(crate) mod syslog;
 mod webhook;
-mod wording;
+pub(crate) mod wording;
 
 use std::{
     path::Path,

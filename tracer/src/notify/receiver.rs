@@ -6,7 +6,7 @@ use crate::alert::Alert;
 
 /// Why an attempt failed. The text is safe to show: no secrets, no control characters.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// It may succeed later.
     Later {
         /// Why it did not.
@@ -19,7 +19,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn later(why: impl Into<String>) -> Self {
+    pub(crate) fn later(why: impl Into<String>) -> Self {
         Self::Later {
             why: why.into(),
             after: None,

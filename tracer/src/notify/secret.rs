@@ -8,11 +8,11 @@ use anyhow::{Context as _, Result, ensure};
 const MAX: u64 = 8 * 1024;
 
 /// Something that is never shown.
-pub(super) struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// Reads a file each time it is needed, since secrets change.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let shown = path.display();
         let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
         let mut text = String::new();
@@ -30,16 +30,16 @@ impl Secret {
     }
 
     /// A part of something that is secret.
-    pub(super) fn part(text: String) -> Self {
+    pub(crate) fn part(text: String) -> Self {
         Self(text)
     }
 
-    pub(super) fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
     /// Text from outside, in which the secret may have come back.
-    pub(super) fn hide_in(&self, text: &str) -> String {
+    pub(crate) fn hide_in(&self, text: &str) -> String {
         text.replace(&self.0, "[hidden]")
     }
 }

@@ -70,12 +70,7 @@ impl Receiver for Syslog {
 fn line(alert: &Alert, facility: Facility, now: Timestamp, host: &str, pid: u32) -> String {
     let number = facility as u8 * 8 + priority(alert);
     let time = now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ");
-    let host: String = host
-        .chars()
-        .filter(char::is_ascii_graphic)
-        .take(255)
-        .collect();
-    let host = if host.is_empty() { "-" } else { &host };
+    let host = name(host);
     let status = match alert.status {
         Status::Firing => "firing",
         Status::Resolved => "resolved",
@@ -99,8 +94,22 @@ fn line(alert: &Alert, facility: Facility, now: Timestamp, host: &str, pid: u32)
     head + &wording::cut(&wording::headline(alert), room)
 }
 
+/// A host's name as a header takes it.
+pub(crate) fn name(host: &str) -> String {
+    let host: String = host
+        .chars()
+        .filter(char::is_ascii_graphic)
+        .take(255)
+        .collect();
+    if host.is_empty() {
+        "-".to_owned()
+    } else {
+        host
+    }
+}
+
 /// Three characters end a value; control characters end the line.
-fn escape(value: &str) -> String {
+pub(crate) fn escape(value: &str) -> String {
     let value = wording::cut(&wording::line(value), MAX_VALUE);
     let mut out = String::new();
     for char in value.chars() {

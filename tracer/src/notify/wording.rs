@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// What happened, in one line: `critical: pgbouncer turns clients away`.
-pub(super) fn headline(alert: &Alert) -> String {
+pub(crate) fn headline(alert: &Alert) -> String {
     let summary = line(summary(alert));
     match alert.status {
         Status::Firing => format!("{}: {summary}", alert.severity.name()),
@@ -15,7 +15,7 @@ pub(super) fn headline(alert: &Alert) -> String {
 }
 
 /// The summary, or the next best.
-pub(super) fn summary(alert: &Alert) -> &str {
+pub(crate) fn summary(alert: &Alert) -> &str {
     let named = |name: &str| alert.annotations.get(name).filter(|text| !text.is_empty());
     named("summary")
         .or_else(|| named("description"))
@@ -24,7 +24,7 @@ pub(super) fn summary(alert: &Alert) -> &str {
 }
 
 /// Text on one line, without control characters.
-pub(super) fn line(text: &str) -> String {
+pub(crate) fn line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let text = words.join(" ");
     if text.chars().any(char::is_control) {
@@ -35,7 +35,7 @@ pub(super) fn line(text: &str) -> String {
 }
 
 /// What else there is to read, in the order in which it helps: what, now, for good, the rest.
-pub(super) fn details(alert: &Alert) -> Vec<(&str, &str)> {
+pub(crate) fn details(alert: &Alert) -> Vec<(&str, &str)> {
     const FIRST: [&str; 3] = ["description", "now", "lasting"];
     let all = &alert.annotations;
     let first = FIRST.iter().filter_map(|name| all.get_key_value(*name));
@@ -50,7 +50,7 @@ pub(super) fn details(alert: &Alert) -> Vec<(&str, &str)> {
 }
 
 /// At most `most` bytes of text, marked where some is missing.
-pub(super) fn cut(text: &str, most: usize) -> String {
+pub(crate) fn cut(text: &str, most: usize) -> String {
     const MARK: &str = "…";
     if text.len() <= most {
         return text.to_owned();

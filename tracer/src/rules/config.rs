@@ -8,7 +8,7 @@ use toml::Spanned;
 use turnaway_common::Reason;
 
 use super::{Matcher, Rule, Rules, Silence, Trigger, defaults};
-use crate::{alert::Severity, metrics, notify, observation::Code};
+use crate::{alert::Severity, metrics, notify, observation::Code, stream};
 
 /// Longest window: what is counted in it is kept for as long.
 const MAX_WINDOW: Duration = Duration::from_hours(24);
@@ -49,6 +49,10 @@ pub struct Configuration {
     pub rules: Rules,
     /// Who is told.
     pub notifiers: Vec<notify::config::Notifier>,
+    /// Where records go.
+    pub streams: Vec<stream::config::Stream>,
+    /// How often a record says that turnaway lives, if not as often as by default.
+    pub heartbeat: Option<Duration>,
     /// Where metrics are served, if not where they are by default.
     pub listen: Option<metrics::Listen>,
     /// Most series in a family of metrics, if not as many as by default.
@@ -92,6 +96,13 @@ pub(super) fn configuration(text: &str, file: &str) -> Result<Configuration, Con
     };
     let notifiers = notify::config::understand(&mem::take(&mut raw.notify))
         .map_err(|error| failed(format!("{error:#}")))?;
+    let streams = stream::config::understand(&mem::take(&mut raw.stream))
+        .map_err(|error| failed(format!("{error:#}")))?;
+    let heartbeat = raw.heartbeat.take();
+    let heartbeat = heartbeat
+        .map(|every| notify::config::duration("heartbeat", Some(&every), Duration::ZERO))
+        .transpose()
+        .map_err(|error| failed(format!("{error:#}")))?;
     let metrics = mem::take(&mut raw.metrics);
     let listen = match metrics.listen {
         Some(listen) => Some(
@@ -109,6 +120,8 @@ pub(super) fn configuration(text: &str, file: &str) -> Result<Configuration, Con
     Ok(Configuration {
         rules,
         notifiers,
+        streams,
+        heartbeat,
         listen,
         max_series: metrics.max_series,
     })
@@ -147,6 +160,11 @@ pub(super) struct RawFile {
     /// Who is told (docs/notify.md).
     #[serde(default)]
     notify: Vec<notify::config::Config>,
+    /// Where records go (docs/stream.md).
+    #[serde(default)]
+    stream: Vec<stream::config::Config>,
+    /// How often a record says that turnaway lives.
+    heartbeat: Option<String>,
     #[serde(default)]
     metrics: RawMetrics,
 }

@@ -96,6 +96,10 @@ async fn trace(options: &Options, mut watcher: Option<Box<dyn Watcher>>) -> Resu
         Some(_) => Some(signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?),
         None => None,
     };
+    let mut moved = match watcher {
+        Some(_) => Some(signal(SignalKind::user_defined1()).context("cannot watch for SIGUSR1")?),
+        None => None,
+    };
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut session = Session::start(&options.session)?;
@@ -133,7 +137,8 @@ async fn trace(options: &Options, mut watcher: Option<Box<dyn Watcher>>) -> Resu
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = until(deadline) => break,
-            () = next_hangup(&mut hangup) => run.pipeline.reload(),
+            () = next_of(&mut hangup) => run.pipeline.reload(),
+            () = next_of(&mut moved) => run.pipeline.reopen(),
             () = rung(bell.as_ref()) => run.pipeline.asked(),
             ready = ring.readable() => {
                 let mut ready = ready.context("cannot wait for the ring buffer")?;
@@ -156,10 +161,10 @@ fn is_usual(sheds: &Sheds, key: &Key) -> bool {
     key.reason == Reason::AcceptShed && key.socket_inode.is_some_and(|inode| sheds.is_usual(inode))
 }
 
-async fn next_hangup(hangup: &mut Option<Signal>) {
-    match hangup {
-        Some(hangup) => {
-            hangup.recv().await;
+async fn next_of(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
         }
         None => std::future::pending().await,
     }

@@ -396,6 +396,12 @@ impl<'a> Pipeline<'a> {
     }
 
     /// The configuration is to be read again.
+    pub(super) fn reopen(&mut self) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.reopen();
+        }
+    }
+
     pub(super) fn reload(&mut self) {
         if let Some(watcher) = &mut self.watcher {
             watcher.reload();

@@ -37,6 +37,8 @@ pub trait Watcher {
     fn asked(&mut self);
     /// Somebody asks for the configuration to be read again.
     fn reload(&mut self);
+    /// Somebody has moved files, which are to be opened anew.
+    fn reopen(&mut self) {}
     /// The run is over: lines to be written. What must still be done is given up at the deadline.
     fn end(&mut self, last: &Reading<'_>, deadline: Instant) -> Vec<String>;
 }

@@ -1,0 +1,130 @@
+//! The daemon's own stream: what a server failed, by its own tally, is what a receiver adds up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+use turnaway_tests::daemon::{Daemon, configure};
+use turnaway_tests::servers::acceptor::Acceptor;
+use turnaway_tests::servers::collector::Collector;
+use turnaway_tests::servers::foreground::folder;
+use turnaway_tests::{tracer, wait};
+
+/// Failures at a port that records of growth add up to, each counted once however often it came.
+fn total(records: &[Value], port: u16) -> u64 {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for record in records {
+        if record["type"] == "count"
+            && record["reason"] == "accept.emfile"
+            && record["listener"]["port"] == port
+        {
+            let id = record["record_id"].as_str().unwrap();
+            counts.insert(id, record["count"].as_u64().unwrap());
+        }
+    }
+    counts.values().sum()
+}
+
+/// The value of a metric of the stream.
+fn metric(daemon: &Daemon, name: &str) -> f64 {
+    let metrics = daemon.get("/metrics").unwrap();
+    let name = format!("turnaway_stream_{name}");
+    let line = metrics.lines().find(|line| line.starts_with(&name));
+    let line = line.unwrap_or_else(|| panic!("no {name} in {metrics}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn totals_survive_a_receiver_that_is_down_and_a_daemon_that_is_killed() {
+    let dir = folder().unwrap();
+    let mut collector = Collector::start().unwrap();
+    let stream = format!(
+        "heartbeat = \"1s\"\n[[stream]]\ntype = \"tcp\"\naddress = \"127.0.0.1:{}\"\n\
+         settle = \"300ms\"\n",
+        collector.port
+    );
+    let config = configure(dir.path(), &stream, Duration::from_secs(3)).unwrap();
+    let state = dir.path().join("state");
+    let binary = tracer::binary().unwrap();
+    let mut acceptor = Acceptor::run(&tracer::scenarios().unwrap()).unwrap();
+    let port = acceptor.port;
+    let _client = acceptor.client().unwrap();
+
+    let daemon = Daemon::start(&binary, &config, &state).unwrap();
+    let first = acceptor.fail(1_000).unwrap();
+    wait::until_true("all that failed", || {
+        Ok(total(&collector.records()?, port) == first)
+    })
+    .unwrap();
+
+    collector.down();
+    let second = acceptor.fail(2_000).unwrap();
+    daemon.until_counted("accept.emfile", port, second).unwrap();
+    wait::until_true("the disk", || {
+        Ok(metric(&daemon, "waiting") > 0.0 && metric(&daemon, "in_memory") == 0.0)
+    })
+    .unwrap();
+    daemon.signal(libc::SIGKILL).unwrap();
+    drop(daemon);
+
+    let mut daemon = Daemon::start(&binary, &config, &state).unwrap();
+    collector.up().unwrap();
+    let third = acceptor.fail(500).unwrap();
+    wait::until_true("all that ever failed", || {
+        Ok(total(&collector.records()?, port) == third)
+    })
+    .unwrap();
+
+    // A SIEM that hears nothing of failures hears that somebody looks.
+    wait::until_true("a heartbeat", || {
+        let records = collector.records()?;
+        Ok(records.iter().any(|record| {
+            let hooks = record["hooks"].as_array();
+            record["type"] == "heartbeat"
+                && hooks.is_some_and(|hooks| hooks.iter().any(|hook| hook["name"] == "accept"))
+        }))
+    })
+    .unwrap();
+    // The configuration is read again, and the same stream goes on.
+    daemon.signal(libc::SIGHUP).unwrap();
+    daemon.says("was read again").unwrap();
+    let last = acceptor.fail(100).unwrap();
+    wait::until_true("what came after that", || {
+        Ok(total(&collector.records()?, port) == last)
+    })
+    .unwrap();
+    wait::until_true("metrics", || {
+        Ok(metric(&daemon, "delivered_total") > 0.0 && metric(&daemon, "connected") > 0.0)
+    })
+    .unwrap();
+    daemon.stop().unwrap();
+    let records = collector.records().unwrap();
+    for kind in ["event", "count", "incident", "heartbeat", "summary"] {
+        assert!(
+            records.iter().any(|record| record["type"] == kind),
+            "no {kind}"
+        );
+    }
+}
+
+#[test]
+fn a_file_is_opened_anew_on_sigusr1() {
+    let dir = folder().unwrap();
+    let path = dir.path().join("records.ndjson");
+    let stream = format!(
+        "heartbeat = \"1s\"\n[[stream]]\ntype = \"file\"\npath = \"{}\"\n",
+        path.display()
+    );
+    let config = configure(dir.path(), &stream, Duration::from_secs(3)).unwrap();
+    let daemon = Daemon::start(
+        &tracer::binary().unwrap(),
+        &config,
+        &dir.path().join("state"),
+    )
+    .unwrap();
+    wait::until_true("a heartbeat", || Ok(path.exists())).unwrap();
+    std::fs::rename(&path, dir.path().join("moved")).unwrap();
+    daemon.signal(libc::SIGUSR1).unwrap();
+    wait::until_true("another", || Ok(path.exists())).unwrap();
+    daemon.stop().unwrap();
+}
