@@ -28,12 +28,9 @@ const PIECES: u64 = 100;
 
 fn main() -> Result<()> {
     let file = std::env::args().nth(1).context("give the file to write")?;
-    let format = std::env::args()
-        .nth(2)
-        .unwrap_or_else(|| "native".to_owned());
     let file = std::path::absolute(file)?;
     let config: Config = serde_json::from_value(json!({
-        "type": "file", "path": file, "format": format, "size": "1G", "queue": 200_000, "batch": 4096,
+        "type": "file", "path": file, "size": "1G", "queue": 200_000, "batch": 4096,
     }))?;
     let mut streams = Streams::start(&understand(&[config])?, None)?;
     let record = record();

@@ -16,7 +16,7 @@ pub use client::ask;
 pub use server::{Ask, Reply, Server, Serving};
 pub use status::{
     HookFields, IncidentFields, LossFields, NotifierFields, RecordingFields, ReloadFields,
-    RuleFields, StateFields, Status, StreamFields, WaitingFields,
+    RuleFields, StateFields, Status, WaitingFields,
 };
 
 use crate::{incident::IncidentRecord, rules::Silence};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{alert::Severity, record::Percentiles};
+use crate::{alert::Severity, record::Percentiles, stream};
 
 /// Everything that `turnaway status` shows. What is not known is absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ pub struct Status {
     pub notifiers: Vec<NotifierFields>,
     /// Where records go.
     #[serde(default)]
-    pub streams: Vec<StreamFields>,
+    pub streams: Vec<stream::Health>,
     /// Alerts that wait to be delivered.
     pub queued: usize,
     /// Where it keeps what outlives it.
@@ -123,38 +123,6 @@ pub struct NotifierFields {
     /// Alerts that wait.
     pub queued: usize,
     /// Alerts that were given up, or never taken.
-    pub dropped: u64,
-    /// Why the last attempt failed, if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
-    /// When something last arrived.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_success: Option<Timestamp>,
-    /// Why what waits is in memory only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub not_stored: Option<String>,
-}
-
-/// Where records go, and how that goes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StreamFields {
-    /// Its name.
-    pub name: String,
-    /// Its type.
-    pub kind: String,
-    /// To where, without secrets.
-    pub target: String,
-    /// Records that arrived, as far as that can be known.
-    pub delivered: u64,
-    /// Attempts that failed.
-    pub failed_attempts: u64,
-    /// Records that wait.
-    pub waiting: u64,
-    /// Bytes of them on disk.
-    pub spooled_bytes: u64,
-    /// Exemplars above its rate.
-    pub withheld: u64,
-    /// Records that will not arrive: of too many in memory or on disk, refused, or damaged.
     pub dropped: u64,
     /// Why the last attempt failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,12 +6,13 @@ use jiff::Timestamp;
 
 use super::{
     Incidents, ListedSilence, Silenced, Status, Unsilenced,
-    status::{LossFields, NotifierFields, RuleFields, StateFields, StreamFields},
+    status::{LossFields, NotifierFields, RuleFields, StateFields},
 };
 use crate::{
     incident,
     replay::text::{details, safe},
     rules::{Matcher, Silence},
+    stream,
 };
 
 /// Columns of what comes before a line.
@@ -81,7 +82,7 @@ pub fn status(status: &Status) -> String {
     if !status.streams.is_empty() {
         line(&mut out, "streams", &status.streams.len().to_string());
         for one in &status.streams {
-            stream(&mut out, one);
+            records(&mut out, one);
         }
     }
     line(&mut out, "state", &state(&status.state));
@@ -189,7 +190,7 @@ fn lost(lost: &LossFields) -> String {
     parts.join("; ")
 }
 
-fn stream(out: &mut String, one: &StreamFields) {
+fn records(out: &mut String, one: &stream::Health) {
     let mut text = format!(
         "{} ({}) {}: {} delivered, {} waiting ({} bytes on disk), {} dropped, {} withheld, {} \
          attempts failed",
@@ -199,7 +200,7 @@ fn stream(out: &mut String, one: &StreamFields) {
         one.delivered,
         one.waiting,
         one.spooled_bytes,
-        one.dropped,
+        one.lost(),
         one.withheld,
         one.failed_attempts
     );

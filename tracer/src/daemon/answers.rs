@@ -7,7 +7,7 @@ use crate::{
     control::{
         Answer, HookFields, IncidentFields, Incidents, ListedSilence, LossFields, MAX_INCIDENTS,
         NotifierFields, OpenIncident, RecordingFields, ReloadFields, Reply, Request, RuleFields,
-        Silenced, StateFields, Status, StreamFields, Unsilenced, WaitingFields,
+        Silenced, StateFields, Status, Unsilenced, WaitingFields,
     },
     event::Tier,
     kernel::{attach::HookStatus, plan::Target},
@@ -15,7 +15,7 @@ use crate::{
     observation::Listener,
     record::Percentiles,
     rules::Silence,
-    stream, text,
+    text,
     trace::Reading,
 };
 
@@ -187,7 +187,7 @@ impl Daemon {
             silences: self.silences().len(),
             queued: health.iter().map(|one| one.queued).sum(),
             notifiers: health.into_iter().map(notifier).collect(),
-            streams: self.streams.health().into_iter().map(stream).collect(),
+            streams: self.streams.health(),
             state: StateFields {
                 folder: written.folder,
                 written: written.at,
@@ -264,23 +264,6 @@ fn hook(status: &HookStatus) -> HookFields {
         name: status.hook.name().to_owned(),
         tier: tier.map(|tier| tier.name().to_owned()),
         detail: (!refused.is_empty()).then(|| refused.join("; ")),
-    }
-}
-
-fn stream(health: stream::Health) -> StreamFields {
-    StreamFields {
-        name: health.name,
-        kind: health.kind.to_owned(),
-        target: health.target,
-        delivered: health.delivered,
-        failed_attempts: health.failed_attempts,
-        waiting: health.waiting,
-        spooled_bytes: health.spooled_bytes,
-        withheld: health.withheld,
-        dropped: health.overflowed + health.dropped + health.refused + health.damaged,
-        last_error: health.last_error,
-        last_success: health.last_success,
-        not_stored: health.not_stored,
     }
 }
 

@@ -1,4 +1,4 @@
-//! That turnaway lives, and what it sees: a reader of the stream must tell silence from blindness.
+//! When it is time to say that turnaway lives, and what was counted since it was last said.
 
 use std::{
     collections::BTreeMap,
@@ -6,18 +6,16 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::{Last, Started};
 use crate::{
     event::Count,
-    kernel::attach::HookStatus,
-    record::{Clock, SCHEMA},
+    record::{Beat, HeartbeatRecord, Lost},
+    trace::hook,
 };
 
 /// How often it is said where nothing else is configured.
-pub(super) const EVERY: Duration = Duration::from_mins(1);
+const EVERY: Duration = Duration::from_mins(1);
 
 /// When it was last said, and what was counted since.
 pub(super) struct Heartbeat {
@@ -26,15 +24,6 @@ pub(super) struct Heartbeat {
     last: Instant,
     /// Failures since then, by reason.
     counts: BTreeMap<&'static str, u64>,
-    totals: BTreeMap<&'static str, Total>,
-}
-
-/// What a reason came to in this run.
-#[derive(Serialize)]
-struct Total {
-    count: u64,
-    first: String,
-    last: String,
 }
 
 impl Heartbeat {
@@ -44,7 +33,6 @@ impl Heartbeat {
             since: Timestamp::now(),
             last: Instant::now(),
             counts: BTreeMap::new(),
-            totals: BTreeMap::new(),
         }
     }
 
@@ -54,56 +42,8 @@ impl Heartbeat {
     }
 
     /// Failures of a reason were counted.
-    pub(super) fn count(&mut self, count: &Count, clock: &Clock) {
-        let reason = count.key.reason.code();
-        *self.counts.entry(reason).or_default() += count.count;
-        let time = |ns| format!("{:.9}", clock.wall_of_monotonic(ns));
-        let total = self.totals.entry(reason).or_insert_with(|| Total {
-            count: 0,
-            first: time(count.first_ns),
-            last: String::new(),
-        });
-        total.count += count.count;
-        total.last = time(count.last_ns);
-    }
-
-    /// The record of the whole run.
-    pub(super) fn summary(
-        &self,
-        host: &str,
-        started: &Started,
-        last: &Last,
-    ) -> impl Serialize + use<> {
-        let totals: Vec<Value> = self
-            .totals
-            .iter()
-            .map(|(reason, total)| {
-                json!({
-                    "reason": reason,
-                    "count": total.count,
-                    "first": total.first,
-                    "last": total.last,
-                })
-            })
-            .collect();
-        let losses = &last.losses;
-        json!({
-            "schema": SCHEMA,
-            "type": "summary",
-            "time": format!("{:.9}", Timestamp::now()),
-            "host": host,
-            "duration_s": started.steady.elapsed().as_secs_f64(),
-            "totals": totals,
-            "other": 0,
-            "lost": {
-                "ring": losses.ring,
-                "map": losses.map,
-                "missed": losses.missed,
-                "output": last.output,
-            },
-            "hooks": last.hooks.iter().map(hook).collect::<Vec<_>>(),
-            "listeners": [],
-        })
+    pub(super) fn count(&mut self, count: &Count) {
+        *self.counts.entry(count.key.reason.code()).or_default() += count.count;
     }
 
     /// The record, when it is time for one.
@@ -113,41 +53,27 @@ impl Heartbeat {
         started: &Started,
         last: &Last,
         listeners: Option<usize>,
-    ) -> Option<impl Serialize + use<>> {
+    ) -> Option<HeartbeatRecord> {
         if self.last.elapsed() < self.every {
             return None;
         }
         let now = Timestamp::now();
         let since = std::mem::replace(&mut self.since, now);
         self.last = Instant::now();
-        let hooks: Vec<Value> = last.hooks.iter().map(hook).collect();
-        let losses = &last.losses;
-        let mut record = json!({
-            "schema": SCHEMA,
-            "type": "heartbeat",
-            "time": format!("{now:.9}"),
-            "host": host,
-            "since": format!("{since:.9}"),
-            "until": format!("{now:.9}"),
-            "uptime_s": started.steady.elapsed().as_secs_f64(),
-            "version": env!("CARGO_PKG_VERSION"),
-            "kernel": rustix::system::uname().release().to_string_lossy(),
-            "hooks": hooks,
-            "counts": std::mem::take(&mut self.counts),
-            "lost": { "ring": losses.ring, "map": losses.map, "missed": losses.missed },
-        });
-        if let Some(listeners) = listeners {
-            record["listeners"] = listeners.into();
-        }
-        Some(record)
-    }
-}
-
-fn hook(status: &HookStatus) -> Value {
-    match &status.attached {
-        Some((tier, _)) => json!({
-            "name": status.hook.name(), "tier": tier.name(), "status": "attached",
-        }),
-        None => json!({ "name": status.hook.name(), "status": "unavailable" }),
+        let beat = Beat {
+            since,
+            uptime: started.steady.elapsed(),
+            // How many runs the kernel left out of each is read at the end only.
+            hooks: last.hooks.iter().map(|status| hook(status, None)).collect(),
+            counts: std::mem::take(&mut self.counts),
+            lost: Lost {
+                ring: last.losses.ring,
+                map: last.losses.map,
+                missed: last.losses.missed,
+                output: last.output,
+            },
+            listeners,
+        };
+        Some(HeartbeatRecord::new(host, now, beat))
     }
 }

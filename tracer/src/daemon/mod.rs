@@ -33,7 +33,7 @@ use crate::{
     metrics::{self, Metrics, Moment, ProcessState},
     notify::Notifiers,
     observation::Observation,
-    record::{AcceptedRecord, Clock, CountRecord, Event, Failures, Lost, ProgramRecord},
+    record::{AcceptedRecord, Clock, CountRecord, Event, Failures, Lost, ProgramRecord, Summary},
     replay,
     rules::{self, Configuration},
     stream::Streams,
@@ -373,7 +373,7 @@ impl Watcher for Daemon {
         self.explainer.counted(&seen);
         self.metrics.observe_count(count, who, Moment::now());
         let reason = count.key.reason;
-        self.heartbeat.count(count, clock);
+        self.heartbeat.count(count);
         if self.recorder.is_none() && self.streams.is_empty() {
             return;
         }
@@ -469,7 +469,7 @@ impl Watcher for Daemon {
         self.streams.reopen();
     }
 
-    fn end(&mut self, last: &Reading<'_>, deadline: Instant) -> Vec<String> {
+    fn end(&mut self, last: &Reading<'_>, summary: &Summary, deadline: Instant) -> Vec<String> {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
         self.serving = None;
         let mut changes = self.take(last);
@@ -483,7 +483,7 @@ impl Watcher for Daemon {
             .saturating_duration_since(Instant::now())
             .saturating_sub(NOTING);
         // They share the time, and each has its own threads.
-        self.finish(Instant::now() + delivering / 2);
+        self.finish(summary, Instant::now() + delivering / 2);
         let delivering = deadline
             .saturating_duration_since(Instant::now())
             .saturating_sub(NOTING);

@@ -12,7 +12,7 @@ use crate::{
     event::Failure,
     incident::Change,
     observation::Code,
-    record::Clock,
+    record::{Clock, Summary},
     stream::{Streams, entry::Kind},
     trace::Reading,
 };
@@ -87,15 +87,9 @@ impl Daemon {
     }
 
     /// Says what it all came to, and delivers what can still be delivered.
-    pub(super) fn finish(&mut self, deadline: Instant) {
-        if self.streams.is_empty() {
-            return;
-        }
-        let record = self
-            .heartbeat
-            .summary(&self.host, &self.started, &self.last);
+    pub(super) fn finish(&mut self, summary: &Summary, deadline: Instant) {
         self.streams
-            .push(Kind::Summary, None, None, Timestamp::now(), &record);
+            .push(Kind::Summary, None, None, Timestamp::now(), summary);
         for health in self.streams.stop(deadline) {
             if let Some(error) = &health.last_error {
                 log::warn!("{} ({}): {error}", health.name, health.target);

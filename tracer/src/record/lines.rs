@@ -1,5 +1,7 @@
 //! The records themselves: one line each.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -10,7 +12,7 @@ use super::{
 use crate::{
     attribute::{Who, holdings::Holdings},
     event::{Failure, Listener},
-    history,
+    history, text,
 };
 
 /// What every line begins with.
@@ -182,6 +184,57 @@ impl RunRecord {
             state: "ended",
             lost: Some(lost),
             ..self
+        }
+    }
+}
+
+/// That turnaway lives, and what it sees: a reader must tell silence from blindness.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HeartbeatRecord {
+    #[serde(flatten)]
+    head: Head,
+    since: String,
+    uptime_s: f64,
+    version: &'static str,
+    kernel: String,
+    hooks: Vec<Hook>,
+    counts: BTreeMap<&'static str, u64>,
+    lost: Lost,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listeners: Option<usize>,
+}
+
+/// What a heartbeat says.
+#[derive(Clone, Debug)]
+pub struct Beat {
+    /// When the one before was, or the run began.
+    pub since: Timestamp,
+    /// How long turnaway runs.
+    pub uptime: Duration,
+    /// The hooks.
+    pub hooks: Vec<Hook>,
+    /// Failures since then, by reason.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// What could not be kept since turnaway runs.
+    pub lost: Lost,
+    /// Listeners that were seen to accept.
+    pub listeners: Option<usize>,
+}
+
+impl HeartbeatRecord {
+    /// The record on `host`, at `time`.
+    #[must_use]
+    pub fn new(host: &str, time: Timestamp, beat: Beat) -> Self {
+        Self {
+            head: Head::new("heartbeat", time, host),
+            since: rfc3339(beat.since),
+            uptime_s: beat.uptime.as_secs_f64(),
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: text::json(rustix::system::uname().release().to_bytes()),
+            hooks: beat.hooks,
+            counts: beat.counts,
+            lost: beat.lost,
+            listeners: beat.listeners,
         }
     }
 }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use turnaway_common::Reason;
 
 use super::{
-    AcceptedRecord, Clock, CountRecord, Event, Failures, Lost, ProgramRecord, Run, RunRecord,
-    Summary,
+    AcceptedRecord, Beat, Clock, CountRecord, Event, Failures, HeartbeatRecord, Lost,
+    ProgramRecord, Run, RunRecord, Summary,
     samples::{self, AT_NS, clock},
 };
 use crate::{
@@ -155,7 +155,33 @@ fn all_records() -> Vec<Value> {
     ));
     records.extend(crate::incident::tests::samples().into_iter().map(value));
     records.extend(of_a_recording());
+    let streamed = of_a_stream(&records);
+    records.extend(streamed);
     records
+}
+
+/// What only a stream has.
+fn of_a_stream(records: &[Value]) -> Vec<Value> {
+    let beat = Beat {
+        since: clock().wall_of_monotonic(AT_NS),
+        uptime: Duration::from_secs(90),
+        hooks: samples::hooks(),
+        counts: BTreeMap::from([("accept.emfile", 17)]),
+        lost: Lost::default(),
+        listeners: Some(40),
+    };
+    let heartbeat = HeartbeatRecord::new("db1", clock().wall_of_monotonic(AT_NS), beat);
+    let of = |kind: &str| records.iter().find(|record| record["type"] == kind);
+    let mut streamed: Vec<Value> = ["event", "count", "incident", "summary"]
+        .into_iter()
+        .map(|kind| of(kind).expect(kind).clone())
+        .chain([value(heartbeat)])
+        .collect();
+    for record in &mut streamed {
+        record["record_id"] = json!("4f2a09c1-1");
+        record["stream"] = json!({"withheld": 3, "lost": 0});
+    }
+    streamed
 }
 
 fn program(time: jiff::Timestamp) -> crate::history::Run {
@@ -289,6 +315,7 @@ fn the_schema_has_no_field_that_no_record_has() {
     };
     for record in all_records() {
         note(record["type"].as_str().expect("a type"), &record);
+        note("left_out", &record["stream"]);
         if record["type"] == "incident" {
             note("victim", &record["victim"]);
             note("incident_process", &record["victim"]["process"]);
@@ -389,6 +416,7 @@ fn every_field_is_documented() {
         "parent" | "container" | "lost" | "conntrack" => format!("`{definition}.{field}`"),
         "pod" => format!("`container.pod.{field}`"),
         "hook" => format!("`hooks[].{field}`"),
+        "left_out" => format!("`stream.{field}`"),
         "listening" => format!("`listeners[].{field}`"),
         "waited" => format!("`listeners[].waited.{field}`"),
         "wait_slot" => format!("`listeners[].waited.histogram[].{field}`"),
@@ -429,6 +457,7 @@ fn every_field_is_documented() {
                     | "conntrack"
                     | "waits"
                     | "waiting"
+                    | "stream"
             );
             !is_object && !DOCUMENT.contains(&written(definition, name))
         })
@@ -450,7 +479,7 @@ fn the_documents_examples_fit_the_schema() {
         assert!(errors.is_empty(), "{errors:#?} in {record:#}");
         *kinds.entry(record["type"].to_string()).or_insert(0) += 1;
     }
-    assert_eq!(kinds.len(), 7, "one example of each type: {kinds:?}");
+    assert_eq!(kinds.len(), 8, "one example of each type: {kinds:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use turnaway_common::Reason;
 
-use super::{entry, format::Format, privacy};
+use super::entry;
 use crate::{
     alert::Severity,
     notify::{
@@ -50,8 +50,6 @@ pub struct Config {
     pub kind: Kind,
     /// What it is called in metrics, in messages and in the spool's folder.
     pub name: Option<String>,
-    /// The format of records.
-    pub format: Option<Format>,
     /// What each record is put into.
     pub envelope: Option<Envelope>,
     /// How records are told apart in a stream of bytes.
@@ -116,9 +114,6 @@ pub struct Config {
     pub cert_file: Option<PathBuf>,
     /// Its key, PEM.
     pub key_file: Option<PathBuf>,
-    /// What is not passed on.
-    #[serde(default)]
-    pub privacy: privacy::Config,
 }
 
 /// What kind of receiver it is.
@@ -226,12 +221,8 @@ pub struct Stream {
     pub batch: usize,
     /// How long one attempt may take.
     pub timeout: Duration,
-    /// The format of records.
-    pub format: Format,
     /// The syslog message around each, if any.
     pub envelope: Option<Syslog>,
-    /// What is not passed on.
-    pub privacy: privacy::Config,
     /// Most bytes that wait on disk; `None` for what has no spool.
     pub spool: Option<u64>,
     /// Where records go.
@@ -465,7 +456,6 @@ fn stream(config: &Config, name: &str) -> Result<Stream> {
             None
         }
     };
-    privacy::Privacy::new(&config.privacy)?;
     Ok(Stream {
         name: name.to_owned(),
         kind: config.kind,
@@ -482,9 +472,7 @@ fn stream(config: &Config, name: &str) -> Result<Stream> {
         queue,
         batch,
         timeout,
-        format: config.format.unwrap_or_default(),
         envelope,
-        privacy: config.privacy.clone(),
         spool: has_spool.then_some(spool),
         target,
     })

@@ -1,14 +1,15 @@
 //! How sinks are doing, for metrics and for people.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// How one sink is doing. Counts are of records since the start, and exact.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// Its name.
     pub name: String,
     /// Its type, as in the configuration.
-    pub kind: &'static str,
+    pub kind: String,
     /// Where it delivers to, without secrets.
     pub target: String,
     /// Arrived, as far as that can be known of this type.
@@ -32,11 +33,23 @@ pub struct Health {
     /// Found to be damaged on disk.
     pub damaged: u64,
     /// Whether the last attempt succeeded; none before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connected: Option<bool>,
     /// Why the last attempt that failed did, while none has succeeded since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// When the receiver last took anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success: Option<Timestamp>,
     /// Why what waits is in memory only, and would be lost if turnaway were killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_stored: Option<String>,
+}
+
+impl Health {
+    /// Records that will not arrive, whatever became of them.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.overflowed + self.dropped + self.refused + self.damaged
+    }
 }

@@ -7,13 +7,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
 
 use super::{
     config::{Stream, Wants},
     entry::{Entry, add_field},
     health::Health,
-    privacy::Privacy,
     queue::{Queue, Waiting},
     sinks::{Outcome, Sink},
     store::{Place, Store},
@@ -50,7 +48,7 @@ impl Lane {
                 queue: Queue::new(stream.queue, stream.rate, Instant::now()),
                 health: Health {
                     name: stream.name.clone(),
-                    kind: stream.kind.name(),
+                    kind: stream.kind.name().to_owned(),
                     target: stream.target.to_string(),
                     ..Health::default()
                 },
@@ -110,8 +108,6 @@ impl Lane {
         let mut courier = Courier {
             lane: self,
             stream,
-            // It was tried when the configuration was understood.
-            privacy: Privacy::new(&stream.privacy).ok().filter(Privacy::changes),
             store: Store::new(place, now),
             flying: VecDeque::new(),
             failures: 0,
@@ -135,7 +131,6 @@ impl Lane {
 struct Courier<'a> {
     lane: &'a Lane,
     stream: &'a Stream,
-    privacy: Option<Privacy>,
     store: Store,
     /// Batches that were sent and may yet be lost: the last record of each, and how many.
     flying: VecDeque<(u64, u64)>,
@@ -158,10 +153,7 @@ impl Courier<'_> {
         if came.is_empty() {
             self.store.store(now);
         } else {
-            let entries = came
-                .into_iter()
-                .map(|waiting| self.prepare(waiting))
-                .collect();
+            let entries = came.into_iter().map(prepare).collect();
             self.store.put(entries, now);
         }
         self.look(sink);
@@ -232,26 +224,6 @@ impl Courier<'_> {
             };
             state.idle = false;
         }
-    }
-
-    /// Leaves out what is not to be passed on, and says what else did not come.
-    fn prepare(&self, waiting: Waiting) -> Arc<Entry> {
-        let note = waiting.note.json();
-        if note.is_none() && self.privacy.is_none() {
-            return waiting.entry;
-        }
-        let mut entry = Entry::clone(&waiting.entry);
-        if let Some(privacy) = &self.privacy {
-            // It is ours and was just written: it can be read.
-            let mut record: Map<String, Value> =
-                serde_json::from_str(&entry.line).unwrap_or_default();
-            privacy.apply(&mut record);
-            entry.line = serde_json::to_string(&record).unwrap_or_default();
-        }
-        if let Some(note) = note {
-            add_field(&mut entry.line, "stream", &note);
-        }
-        Arc::new(entry)
     }
 
     /// Sees what arrived of what was sent.
@@ -423,6 +395,16 @@ impl Courier<'_> {
         health.spooled_bytes = self.store.bytes();
         health.not_stored.clone_from(&self.store.not_stored);
     }
+}
+
+/// A record, with what is to be said in it.
+fn prepare(waiting: Waiting) -> Arc<Entry> {
+    let Some(note) = waiting.note.json() else {
+        return waiting.entry;
+    };
+    let mut entry = Entry::clone(&waiting.entry);
+    add_field(&mut entry.line, "stream", &note);
+    Arc::new(entry)
 }
 
 #[cfg(test)]

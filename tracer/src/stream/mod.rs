@@ -6,10 +6,8 @@
 
 pub mod config;
 pub mod entry;
-pub mod format;
 mod health;
 mod lane;
-pub mod privacy;
 mod queue;
 mod sinks;
 mod spool;

@@ -24,6 +24,7 @@ use turnaway_common::{ListenerStats, Reason};
 
 use descriptors::Watched;
 pub use output::Format;
+pub(crate) use output::hook;
 use pipeline::{FAREWELL, Listeners, Pipeline, READING, State};
 use watch::{Look, Watch};
 pub use watcher::{Reading, Short, Watcher};

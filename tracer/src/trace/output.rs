@@ -70,7 +70,7 @@ fn about(key: &Key) -> About {
 /// What a run came to, before it is rendered.
 pub(super) struct End<'a> {
     /// Exact totals, most failures first, and whose they are.
-    pub(super) totals: Vec<(&'a Key, &'a Total, Who)>,
+    pub(super) totals: &'a [(Key, Total, Who)],
     /// Failures of keys that were too many to tell apart.
     pub(super) other: u64,
     /// What the kernel side could not keep.
@@ -170,6 +170,30 @@ impl Output {
         }
     }
 
+    /// The record of a run.
+    pub(super) fn record(&self, end: &End<'_>, clock: &Clock) -> Summary {
+        let totals = failures(end);
+        let hooks = hooks(end);
+        Summary::new(&self.host, &self.run(end, &totals, &hooks), clock)
+    }
+
+    fn run<'a>(&self, end: &End<'a>, totals: &'a [Failures<'a>], hooks: &'a [Hook]) -> Run<'a> {
+        Run {
+            ended: Timestamp::now(),
+            duration: self.started.elapsed(),
+            totals,
+            other: end.other,
+            lost: Lost {
+                ring: end.losses.ring,
+                map: end.losses.map,
+                missed: end.losses.missed,
+                output: end.lost_lines,
+            },
+            hooks,
+            listeners: end.listeners,
+        }
+    }
+
     /// The end of a run.
     ///
     /// `advise` says what to do about what was not advised on before.
@@ -179,54 +203,19 @@ impl Output {
         clock: &Clock,
         mut advise: impl FnMut(&Key, &Total, &Who) -> Advice,
     ) -> String {
-        let totals: Vec<Failures<'_>> = end
-            .totals
-            .iter()
-            .map(|(key, total, who)| Failures {
-                key,
-                listener: &total.listener,
-                who,
-                count: total.count,
-                first_ns: total.first_ns,
-                last_ns: total.last_ns,
-                waited_max_ns: total.waited_max_ns,
-                approximate: total.approximate,
-            })
-            .collect();
-        let mut hooks: Vec<Hook> = end
-            .hooks
-            .iter()
-            .map(|status| {
-                let missed = end.missed.iter().find(|(name, _)| *name == status.hook);
-                hook(status, missed.and_then(|(_, missed)| *missed))
-            })
-            .collect();
-        if self.text.is_some() {
-            // Why a hook works in no better tier is doctor's to explain.
-            for hook in hooks.iter_mut().filter(|hook| hook.target.is_some()) {
-                hook.detail = None;
-            }
-        }
-        let run = Run {
-            ended: Timestamp::now(),
-            duration: self.started.elapsed(),
-            totals: &totals,
-            other: end.other,
-            lost: Lost {
-                ring: end.losses.ring,
-                map: end.losses.map,
-                missed: end.losses.missed,
-                output: end.lost_lines,
-            },
-            hooks: &hooks,
-            listeners: end.listeners,
-        };
         let Some(text) = &self.text else {
-            return json(&Summary::new(&self.host, &run, clock));
+            return json(&self.record(end, clock));
         };
+        let totals = failures(end);
+        let mut hooks = hooks(end);
+        // Why a hook works in no better tier is doctor's to explain.
+        for hook in hooks.iter_mut().filter(|hook| hook.target.is_some()) {
+            hook.detail = None;
+        }
+        let run = self.run(end, &totals, &hooks);
         let mut lines = text.summary(&run, clock);
         let mut advised = HashSet::new();
-        for (failures, (key, total, who)) in totals.iter().zip(&end.totals) {
+        for (failures, (key, total, who)) in totals.iter().zip(end.totals) {
             let about = about(key);
             if self.advised.contains(&about) || !advised.insert(about) {
                 continue;
@@ -245,7 +234,34 @@ impl Output {
     }
 }
 
-fn hook(status: &HookStatus, missed: Missed) -> Hook {
+fn failures<'a>(end: &'a End<'_>) -> Vec<Failures<'a>> {
+    end.totals
+        .iter()
+        .map(|(key, total, who)| Failures {
+            key,
+            listener: &total.listener,
+            who,
+            count: total.count,
+            first_ns: total.first_ns,
+            last_ns: total.last_ns,
+            waited_max_ns: total.waited_max_ns,
+            approximate: total.approximate,
+        })
+        .collect()
+}
+
+fn hooks(end: &End<'_>) -> Vec<Hook> {
+    end.hooks
+        .iter()
+        .map(|status| {
+            let missed = end.missed.iter().find(|(name, _)| *name == status.hook);
+            hook(status, missed.and_then(|(_, missed)| *missed))
+        })
+        .collect()
+}
+
+/// A hook as records have it.
+pub(crate) fn hook(status: &HookStatus, missed: Missed) -> Hook {
     let refused: Vec<String> = status
         .refused
         .iter()

@@ -520,18 +520,23 @@ impl<'a> Pipeline<'a> {
                 left.saturating_sub(reserve).min(FAREWELL)
             })
         };
+        let totals = self.whose();
+        let (see, jiffy) = (listeners.see, listeners.jiffy);
+        let listening = self.listening(listeners.stats.clone(), see, jiffy);
         if let (Some(mut watcher), Some(deadline)) = (self.watcher.take(), deadline) {
             let reading = self.reading_of(state, &listeners, watched);
             let until = deadline.checked_sub(LAST_LINES * 2).unwrap_or(deadline);
-            for line in watcher.end(&reading, until) {
+            let end = self.ended(&totals, state, missed, &listening);
+            let record = self.output.record(&end, &self.clock);
+            for line in watcher.end(&reading, &record, until) {
                 self.must(line, left(LAST_LINES));
             }
         }
-        let Listeners {
-            stats, see, jiffy, ..
-        } = listeners;
-        let listeners = self.listening(stats, see, jiffy);
-        let summary = self.summary(state.losses, (state.hooks, missed), &listeners);
+        let end = self.ended(&totals, state, missed, &listening);
+        let (attributor, system) = (&self.attributor, self.system);
+        let summary = self.output.summary(&end, &self.clock, |key, total, who| {
+            advise(attributor, system, key, &total.listener, who)
+        });
         self.must(summary, left(LAST_LINES));
         self.stdout.finish(left(Duration::ZERO))
     }
@@ -560,40 +565,39 @@ impl<'a> Pipeline<'a> {
         listening
     }
 
-    fn summary(
-        &mut self,
-        losses: Losses,
-        (hooks, missed): (&[HookStatus], &[(HookName, Missed)]),
-        listeners: &[Listening],
-    ) -> String {
-        let totals: Vec<(Key, Total)> = self
-            .totals
-            .sorted()
+    /// The totals, and whose they are.
+    fn whose(&mut self) -> Vec<(Key, Total, Who)> {
+        let totals = self.totals.sorted();
+        let totals: Vec<(Key, Total)> = totals
             .into_iter()
             .map(|(key, total)| (*key, total.clone()))
             .collect();
-        let totals = totals
-            .iter()
+        totals
+            .into_iter()
             .map(|(key, total)| {
-                let mut who = self.who(&mut { *key }, &mut total.process.clone());
-                who.far = self.far(key, &total.listener, total.last_ns);
+                let mut who = self.who(&mut { key }, &mut total.process.clone());
+                who.far = self.far(&key, &total.listener, total.last_ns);
                 (key, total, who)
             })
-            .collect();
-        let end = End {
+            .collect()
+    }
+
+    fn ended<'b>(
+        &self,
+        totals: &'b [(Key, Total, Who)],
+        state: &State<'b>,
+        missed: &'b [(HookName, Missed)],
+        listeners: &'b [Listening],
+    ) -> End<'b> {
+        End {
             totals,
             other: self.totals.other(),
-            losses,
+            losses: state.losses,
             lost_lines: self.lost_lines,
-            hooks,
+            hooks: state.hooks,
             missed,
             listeners,
-        };
-        let attributor = &self.attributor;
-        let system = self.system;
-        self.output.summary(&end, &self.clock, |key, total, who| {
-            advise(attributor, system, key, &total.listener, who)
-        })
+        }
     }
 
     /// Writes what should not be left out: waits for room, but not for longer than that.

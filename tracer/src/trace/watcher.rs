@@ -12,7 +12,7 @@ use crate::{
     attribute::Who,
     event::{Count, Descriptors, Failure, ProcessId},
     kernel::{attach::HookStatus, programs::Programs, session::Losses},
-    record::{Clock, Listening, Seen},
+    record::{Clock, Listening, Seen, Summary},
 };
 
 /// Is shown everything after filters, in the order that it comes. It must return at once, except at the end.
@@ -39,8 +39,9 @@ pub trait Watcher {
     fn reload(&mut self);
     /// Somebody has moved files, which are to be opened anew.
     fn reopen(&mut self) {}
-    /// The run is over: lines to be written. What must still be done is given up at the deadline.
-    fn end(&mut self, last: &Reading<'_>, deadline: Instant) -> Vec<String>;
+    /// The run is over, and came to this: lines to be written. What must still be done is given up at the
+    /// deadline.
+    fn end(&mut self, last: &Reading<'_>, summary: &Summary, deadline: Instant) -> Vec<String>;
 }
 
 /// A process that is near its limit of descriptors.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::encode::Encoder;
 use crate::{
     notify::{receiver::Failure, wording},
-    stream::{format::Format, store::Numbered},
+    stream::{entry::add_field, store::Numbered},
     text,
 };
 
@@ -24,10 +24,10 @@ pub(super) struct Verdict {
 }
 
 /// A line for each record.
-pub(super) fn ndjson(encoder: &Encoder, batch: &[Numbered]) -> Vec<u8> {
+pub(super) fn ndjson(batch: &[Numbered]) -> Vec<u8> {
     let mut out = Vec::new();
     for (_, entry) in batch {
-        line(&mut out, &encoder.json(entry));
+        line(&mut out, &entry.line);
     }
     out
 }
@@ -38,20 +38,17 @@ fn line(out: &mut Vec<u8>, text: &str) {
 }
 
 /// `_bulk`: each record is created under its own id, so that one that comes twice is there once.
-pub(super) fn elasticsearch(encoder: &Encoder, index: &str, batch: &[Numbered]) -> Vec<u8> {
+pub(super) fn elasticsearch(index: &str, batch: &[Numbered]) -> Vec<u8> {
     let mut out = Vec::new();
     for (_, entry) in batch {
         let action = json!({ "create": { "_index": index, "_id": entry.id } });
         line(&mut out, &action.to_string());
-        let mut record = encoder.object(entry);
+        let mut record = entry.line.clone();
         // A data stream wants a time of this name.
-        if let Some(time) = record.get("time").filter(|time| time.is_string()).cloned() {
-            record.entry("@timestamp").or_insert(time);
-        } else if let Ok(time) = jiff::Timestamp::from_nanosecond(entry.time_ns.into()) {
-            let time = format!("{time:.9}");
-            record.entry("@timestamp").or_insert(time.into());
+        if let Ok(time) = jiff::Timestamp::from_nanosecond(entry.time_ns.into()) {
+            add_field(&mut record, "@timestamp", &format!("\"{time:.9}\""));
         }
-        line(&mut out, &Value::Object(record).to_string());
+        line(&mut out, &record);
     }
     out
 }
@@ -87,11 +84,6 @@ pub(super) fn elasticsearch_says(answer: &[u8], records: usize) -> Result<Verdic
 
 /// Events of Splunk's HTTP event collector, one after the other.
 pub(super) fn splunk(encoder: &Encoder, index: Option<&str>, batch: &[Numbered]) -> Vec<u8> {
-    let format = match encoder.format {
-        Format::Native => "native",
-        Format::Ecs => "ecs",
-        Format::Ocsf => "ocsf",
-    };
     let mut out = Vec::new();
     for (_, entry) in batch {
         let (seconds, rest) = (
@@ -102,14 +94,15 @@ pub(super) fn splunk(encoder: &Encoder, index: Option<&str>, batch: &[Numbered])
             "time": format!("{seconds}.{rest:09}"),
             "host": encoder.host,
             "source": "turnaway",
-            "sourcetype": format!("turnaway:{format}"),
+            "sourcetype": "turnaway:native",
             "fields": { "record_id": entry.id, "type": entry.kind.name() },
-            "event": encoder.object(entry),
         });
         if let Some(index) = index {
             event["index"] = index.into();
         }
-        line(&mut out, &event.to_string());
+        let mut event = event.to_string();
+        add_field(&mut event, "event", &entry.line);
+        line(&mut out, &event);
     }
     out
 }
@@ -130,7 +123,7 @@ pub(super) fn loki(encoder: &Encoder, batch: &[Numbered]) -> Vec<u8> {
         streams
             .entry((entry.kind.name(), entry.reason.as_deref()))
             .or_default()
-            .push(json!([entry.time_ns.to_string(), encoder.json(entry)]));
+            .push(json!([entry.time_ns.to_string(), entry.line]));
     }
     let streams: Vec<Value> = streams
         .into_iter()

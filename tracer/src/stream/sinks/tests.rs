@@ -109,8 +109,8 @@ proptest! {
             let text = String::from_utf8(body).unwrap();
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
         };
-        prop_assert_eq!(&lines(bodies::ndjson(&encoder, &batch)), std::slice::from_ref(&native));
-        let bulk = lines(bodies::elasticsearch(&encoder, "x", &batch));
+        prop_assert_eq!(&lines(bodies::ndjson(&batch)), std::slice::from_ref(&native));
+        let bulk = lines(bodies::elasticsearch("x", &batch));
         prop_assert_eq!(&bulk[1]["process"], &native["process"]);
         let splunk = lines(bodies::splunk(&encoder, None, &batch));
         prop_assert_eq!(&splunk[0]["event"], &native);
