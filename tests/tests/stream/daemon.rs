@@ -25,6 +25,36 @@ fn total(records: &[Value], port: u16) -> u64 {
     counts.values().sum()
 }
 
+/// What the ids of the last daemon's records begin with.
+fn run(records: &[Value]) -> &str {
+    let last = records.last().unwrap()["record_id"].as_str().unwrap();
+    last.split_once('-').unwrap().0
+}
+
+/// Failures of which a daemon's heartbeats say that they were counted.
+fn beats(records: &[Value], run: &str) -> u64 {
+    let beats: BTreeMap<&str, u64> = records
+        .iter()
+        .filter(|record| record["type"] == "heartbeat")
+        .filter_map(|record| {
+            let id = record["record_id"]
+                .as_str()
+                .filter(|id| id.starts_with(run))?;
+            Some((id, record["counts"]["accept.emfile"].as_u64()?))
+        })
+        .collect();
+    beats.values().sum()
+}
+
+/// What the last summary says of a port.
+fn summed(records: &[Value], port: u16) -> Option<u64> {
+    let summary = records.iter().rfind(|record| record["type"] == "summary")?;
+    let totals = summary["totals"].as_array()?.iter();
+    let own = totals
+        .filter(|total| total["listener"]["port"] == port && total["reason"] == "accept.emfile");
+    own.map(|total| total["count"].as_u64()).sum()
+}
+
 /// The value of a metric of the stream.
 fn metric(daemon: &Daemon, name: &str) -> f64 {
     let metrics = daemon.get("/metrics").unwrap();
@@ -97,8 +127,16 @@ fn totals_survive_a_receiver_that_is_down_and_a_daemon_that_is_killed() {
         Ok(metric(&daemon, "delivered_total") > 0.0 && metric(&daemon, "connected") > 0.0)
     })
     .unwrap();
+    let since = last - second;
+    // Others on this host may fail as well: these are among them.
+    wait::until_true("heartbeats to have counted them", || {
+        let records = collector.records()?;
+        Ok(beats(&records, run(&records)) >= since)
+    })
+    .unwrap();
     daemon.stop().unwrap();
     let records = collector.records().unwrap();
+    assert_eq!(summed(&records, port), Some(since));
     for kind in ["event", "count", "incident", "heartbeat", "summary"] {
         assert!(
             records.iter().any(|record| record["type"] == kind),

@@ -149,19 +149,6 @@ impl Incident {
         serde_json::from_value(serde_json::to_value(record).ok()?).ok()
     }
 
-    /// The incident in a line of records; `None` where it is another record.
-    #[must_use]
-    pub fn parse(line: &str) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Typed {
-            r#type: String,
-        }
-        let typed: Typed = serde_json::from_str(line).ok()?;
-        (typed.r#type == "incident")
-            .then(|| serde_json::from_str(line).ok())
-            .flatten()
-    }
-
     /// The reason that explains the others.
     #[must_use]
     pub fn reason(&self) -> Option<&Code> {

@@ -308,22 +308,42 @@ pub enum Body {
 
 /// Understands all `[[notify]]`, or says everything that is wrong with them.
 pub fn understand(configs: &[Config]) -> Result<Vec<Notifier>> {
-    let (mut notifiers, mut wrong) = (Vec::new(), Vec::new());
+    let name = |config: &Config| config.name.clone();
+    understand_each(
+        "notify",
+        configs,
+        |one| (name(one), one.kind.name()),
+        notifier,
+    )
+}
+
+/// Understands all tables of one name in the configuration, or says everything that is wrong with them.
+/// `name` gives what one is called, if that is said, and its type; `one` understands one of that name.
+pub(crate) fn understand_each<C, T>(
+    table: &str,
+    configs: &[C],
+    name: impl Fn(&C) -> (Option<String>, &'static str),
+    one: impl Fn(&C, &str) -> Result<T>,
+) -> Result<Vec<T>> {
+    let (mut all, mut wrong) = (Vec::new(), Vec::new());
     let mut names = BTreeSet::new();
     for (index, config) in configs.iter().enumerate() {
-        let name = config.name.as_deref().unwrap_or(config.kind.name());
-        let taken = !names.insert(name.to_owned());
-        let understood = notifier(config, name).and_then(|notifier| {
-            ensure!(
-                !taken,
-                "another one is called so too: give each a `name` of its own"
-            );
-            Ok(notifier)
-        });
+        let (given, kind) = name(config);
+        let name = given.unwrap_or_else(|| kind.to_owned());
+        let taken = !names.insert(name.clone());
+        let understood = check_name(&name)
+            .and_then(|()| one(config, &name))
+            .and_then(|understood| {
+                ensure!(
+                    !taken,
+                    "another one is called so too: give each a `name` of its own"
+                );
+                Ok(understood)
+            });
         match understood {
-            Ok(notifier) => notifiers.push(notifier),
+            Ok(understood) => all.push(understood),
             Err(error) => wrong.push(format!(
-                "notify {} ({}): {error:#}",
+                "{table} {} ({}): {error:#}",
                 index + 1,
                 crate::text::terminal(name.as_bytes())
             )),
@@ -332,24 +352,34 @@ pub fn understand(configs: &[Config]) -> Result<Vec<Notifier>> {
     if !wrong.is_empty() {
         bail!("{}", wrong.join("\n"));
     }
-    Ok(notifiers)
+    Ok(all)
 }
 
-fn notifier(config: &Config, name: &str) -> Result<Notifier> {
-    check_name(name)?;
-    for (option, kinds) in present(config) {
+/// Refuses options that mean nothing to a type. `present` are those that are there, with the types they
+/// belong to.
+pub(crate) fn check_options<K: Copy + PartialEq>(
+    kind: K,
+    name: fn(K) -> &'static str,
+    present: &[(&str, &[K])],
+) -> Result<()> {
+    for (option, kinds) in present {
         ensure!(
-            kinds.contains(&config.kind),
+            kinds.contains(&kind),
             "`{option}` means nothing to type = \"{}\"; it belongs to {}",
-            config.kind.name(),
+            name(kind),
             kinds
                 .iter()
-                .map(|kind| kind.name())
+                .map(|kind| name(*kind))
                 .collect::<Vec<_>>()
                 .join(" and ")
         );
     }
-    for reason in config.only.iter().chain(&config.except) {
+    Ok(())
+}
+
+/// Refuses names of reasons or families that there are none of.
+pub(crate) fn check_reasons<'a>(named: impl IntoIterator<Item = &'a String>) -> Result<()> {
+    for reason in named {
         ensure!(
             Reason::ALL
                 .iter()
@@ -358,6 +388,12 @@ fn notifier(config: &Config, name: &str) -> Result<Notifier> {
              \"accept\""
         );
     }
+    Ok(())
+}
+
+fn notifier(config: &Config, name: &str) -> Result<Notifier> {
+    check_options(config.kind, Kind::name, &present(config))?;
+    check_reasons(config.only.iter().chain(&config.except))?;
     let timeout = duration("timeout", config.timeout.as_deref(), TIMEOUT)?;
     ensure!(
         timeout <= MAX_TIMEOUT,
@@ -383,7 +419,7 @@ fn notifier(config: &Config, name: &str) -> Result<Notifier> {
 }
 
 /// A name is part of file names and of metrics.
-pub(crate) fn check_name(name: &str) -> Result<()> {
+fn check_name(name: &str) -> Result<()> {
     ensure!(
         (1..=MAX_NAME).contains(&name.len())
             && name

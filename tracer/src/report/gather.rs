@@ -1,6 +1,7 @@
 //! Finds what is to be told: in the history, or in recorded lines.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     io::{self, BufRead},
 };
@@ -87,12 +88,16 @@ pub fn from_lines(
     };
     let mut around = Around::default();
     replay::lines(lines, |line| {
-        if let Ok(line) = line {
-            if let Some(incident) = Incident::parse(line) {
+        if let Ok(line) = line
+            && let Ok(head) = serde_json::from_str::<Head<'_>>(line)
+        {
+            if head.r#type == "incident"
+                && let Ok(incident) = serde_json::from_str(line)
+            {
                 take(incident, Some(line));
                 return Ok(true);
             }
-            around.line(line);
+            around.line(&head, line);
         }
         for change in replayed.line(line).1 {
             if let Some(incident) = Incident::of(&change.record) {
@@ -120,6 +125,16 @@ pub fn from_lines(
     Ok((facts, totals))
 }
 
+/// What tells what a line is.
+#[derive(serde::Deserialize)]
+struct Head<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    time: Timestamp,
+    #[serde(borrow)]
+    state: Option<Cow<'a, str>>,
+}
+
 /// What recorded lines say of what went on, and of when somebody watched.
 #[derive(Debug, Default)]
 struct Around {
@@ -133,17 +148,8 @@ struct Around {
 }
 
 impl Around {
-    fn line(&mut self, line: &str) {
-        #[derive(serde::Deserialize)]
-        struct Head {
-            r#type: String,
-            time: Timestamp,
-            state: Option<String>,
-        }
-        let Ok(head) = serde_json::from_str::<Head>(line) else {
-            return;
-        };
-        match (head.r#type.as_str(), head.state.as_deref()) {
+    fn line(&mut self, head: &Head<'_>, line: &str) {
+        match (&*head.r#type, head.state.as_deref()) {
             ("program", _) => {
                 if let Ok(run) = serde_json::from_str::<Run>(line) {
                     self.runs.insert((run.pid, run.started), run);

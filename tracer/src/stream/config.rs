@@ -1,21 +1,22 @@
 //! `[[stream]]` of the configuration: as it is written, and as it is understood (docs/stream.md).
 
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
-use turnaway_common::Reason;
 
 use super::entry;
 use crate::{
     alert::Severity,
     notify::{
         Address,
-        config::{Access, Facility, Place, Url, absolute, check_name, duration, is_reason},
+        config::{
+            Access, Facility, Place, Url, absolute, check_options, check_reasons, duration,
+            is_reason, understand_each,
+        },
     },
     text,
 };
@@ -368,56 +369,18 @@ pub enum Body {
 
 /// Understands all `[[stream]]`, or says everything that is wrong with them.
 pub fn understand(configs: &[Config]) -> Result<Vec<Stream>> {
-    let (mut streams, mut wrong) = (Vec::new(), Vec::new());
-    let mut names = BTreeSet::new();
-    for (index, config) in configs.iter().enumerate() {
-        let name = config.name.as_deref().unwrap_or(config.kind.name());
-        let taken = !names.insert(name.to_owned());
-        let understood = stream(config, name).and_then(|stream| {
-            ensure!(
-                !taken,
-                "another one is called so too: give each a `name` of its own"
-            );
-            Ok(stream)
-        });
-        match understood {
-            Ok(stream) => streams.push(stream),
-            Err(error) => wrong.push(format!(
-                "stream {} ({}): {error:#}",
-                index + 1,
-                text::terminal(name.as_bytes())
-            )),
-        }
-    }
-    if !wrong.is_empty() {
-        bail!("{}", wrong.join("\n"));
-    }
-    Ok(streams)
+    let name = |config: &Config| config.name.clone();
+    understand_each(
+        "stream",
+        configs,
+        |one| (name(one), one.kind.name()),
+        stream,
+    )
 }
 
 fn stream(config: &Config, name: &str) -> Result<Stream> {
-    check_name(name)?;
-    for (option, kinds) in present(config) {
-        ensure!(
-            kinds.contains(&config.kind),
-            "`{option}` means nothing to type = \"{}\"; it belongs to {}",
-            config.kind.name(),
-            kinds
-                .iter()
-                .map(|kind| kind.name())
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
-    }
-    for reason in config.only.iter().chain(&config.except) {
-        ensure!(
-            Reason::ALL
-                .iter()
-                .any(|known| is_reason(known.code(), reason)),
-            "there is no reason {reason:?}: use one such as \"accept.emfile\", or a family such as \
-             \"accept\""
-        );
-    }
+    check_options(config.kind, Kind::name, &present(config))?;
+    check_reasons(config.only.iter().chain(&config.except))?;
     let timeout = duration("timeout", config.timeout.as_deref(), TIMEOUT)?;
     ensure!(timeout <= MAX_TIMEOUT, "`timeout` is at most 10 min");
     let queue = config.queue.unwrap_or(QUEUE);

@@ -517,6 +517,6 @@ impl<'a> Run<'a> {
             hooks: &hooks,
         };
         self.pipeline
-            .finish(&state, &missed, listeners, &self.descriptors, deadline)
+            .finish(&state, &missed, &listeners, &self.descriptors, deadline)
     }
 }

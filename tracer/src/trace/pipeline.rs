@@ -509,7 +509,7 @@ impl<'a> Pipeline<'a> {
         mut self,
         state: &State<'_>,
         missed: &[(HookName, Missed)],
-        listeners: Listeners,
+        listeners: &Listeners,
         watched: &Watched,
         deadline: Option<std::time::Instant>,
     ) -> Result<()> {
@@ -524,7 +524,7 @@ impl<'a> Pipeline<'a> {
         let (see, jiffy) = (listeners.see, listeners.jiffy);
         let listening = self.listening(listeners.stats.clone(), see, jiffy);
         if let (Some(mut watcher), Some(deadline)) = (self.watcher.take(), deadline) {
-            let reading = self.reading_of(state, &listeners, watched);
+            let reading = self.reading_of(state, listeners, watched);
             let until = deadline.checked_sub(LAST_LINES * 2).unwrap_or(deadline);
             let end = self.ended(&totals, state, missed, &listening);
             let record = self.output.record(&end, &self.clock);
