@@ -22,3 +22,11 @@ pub fn of(from: impl Read + Send + 'static) -> Receiver<String> {
     });
     lines
 }
+
+/// The numbers of lines such as `kept 17`, until the end.
+pub fn numbered(from: impl Read, word: &str) -> impl Iterator<Item = u64> {
+    BufReader::new(from)
+        .lines()
+        .map_while(Result::ok)
+        .filter_map(move |line| line.strip_prefix(word)?.trim().parse().ok())
+}

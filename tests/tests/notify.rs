@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use turnaway::notify::{
 use turnaway_tests::servers::alertmanager::Alertmanager;
 use turnaway_tests::servers::foreground::{Foreground, free_port};
 use turnaway_tests::servers::receiver::{Manner, Receiver, Request};
-use turnaway_tests::{apart, sys, wait};
+use turnaway_tests::{apart, lines, sys, wait};
 
 /// Nothing here takes that long.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -430,15 +429,12 @@ fn what_waits_survives_sigkill() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(sender.stdout.take().unwrap()).lines();
-        let mut ready = lines
-            .map_while(Result::ok)
-            .filter_map(|line| line.strip_prefix("kept ")?.parse::<usize>().ok());
-        let last = ready.find(|index| *index + 1 >= until);
+        let mut ready = lines::numbered(sender.stdout.take().unwrap(), "kept ");
+        let last = ready.find(|index| *index + 1 >= until as u64);
         // In the middle of writing, delivering or removing.
         sys::kill(sender.id(), libc::SIGKILL).unwrap();
         sender.wait().unwrap();
-        kept = last.expect("it ended too early") + 1;
+        kept = usize::try_from(last.expect("it ended too early")).unwrap() + 1;
         // The second life delivers some of what the first has left.
         server.becomes(Manner::Takes);
     }

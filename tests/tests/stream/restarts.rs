@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 use turnaway_tests::servers::collector::{Collector, lines_at};
-use turnaway_tests::{sys, wait};
+use turnaway_tests::{lines, sys, wait};
 
 use crate::{different, numbers, push, record, start, until};
 
@@ -92,10 +92,7 @@ fn what_waits_survives_sigkill_of_the_sender() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(sender.stdout.take().unwrap()).lines();
-        let mut ready = lines
-            .map_while(Result::ok)
-            .filter_map(|line| line.strip_prefix("kept ")?.parse::<u64>().ok());
+        let mut ready = lines::numbered(sender.stdout.take().unwrap(), "kept ");
         let last = ready.find(|number| *number >= 2_000);
         sys::kill(sender.id(), libc::SIGKILL).unwrap();
         sender.wait().unwrap();
