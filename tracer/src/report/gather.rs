@@ -130,7 +130,7 @@ pub fn from_lines(
 struct Head<'a> {
     #[serde(borrow)]
     r#type: Cow<'a, str>,
-    time: Timestamp,
+    time: Option<Timestamp>,
     #[serde(borrow)]
     state: Option<Cow<'a, str>>,
 }
@@ -149,23 +149,23 @@ struct Around {
 
 impl Around {
     fn line(&mut self, head: &Head<'_>, line: &str) {
-        match (&*head.r#type, head.state.as_deref()) {
-            ("program", _) => {
+        match (&*head.r#type, head.state.as_deref(), head.time) {
+            ("program", ..) => {
                 if let Ok(run) = serde_json::from_str::<Run>(line) {
                     self.runs.insert((run.pid, run.started), run);
                 }
             }
-            ("run", Some("ended")) => self.until(head.time),
-            ("run", _) => {
+            ("run", Some("ended"), Some(time)) => self.until(time),
+            ("run", state, Some(time)) => {
                 // One that was killed said nothing of its end.
-                if let Some(last) = self.last.filter(|_| head.state.as_deref() == Some("began")) {
+                if let Some(last) = self.last.filter(|_| state == Some("began")) {
                     self.until(last);
                 }
-                self.since = self.since.or(Some(head.time));
+                self.since = self.since.or(Some(time));
             }
             _ => {}
         }
-        self.last = self.last.max(Some(head.time));
+        self.last = self.last.max(head.time);
     }
 
     fn until(&mut self, until: Timestamp) {
