@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use turnaway_tests::checks;
 use turnaway_tests::cost;
 use turnaway_tests::load;
+use turnaway_tests::programs;
 use turnaway_tests::scenario::run::{self, Outcome, Programs};
 use turnaway_tests::scenario::{self, Scenario, TIERS};
 use turnaway_tests::tracer;
@@ -59,6 +60,12 @@ enum Action {
         /// For how long
         #[arg(long, default_value_t = 1)]
         seconds: u64,
+    },
+    /// Print what the kernel's verifier took for each of turnaway's programs, in all tiers
+    Programs {
+        /// The program to look at
+        #[arg(long)]
+        turnaway: PathBuf,
     },
     /// Print what each of turnaway's programs takes while loads run: a line of JSON for each
     Cost {
@@ -127,6 +134,14 @@ fn main() -> Result<ExitCode> {
                     for cost in cost::of(&turnaway, &tier, name, Duration::from_secs(seconds))? {
                         println!("{}", serde_json::to_string(&cost)?);
                     }
+                }
+            }
+        }
+        Action::Programs { turnaway } => {
+            for tier in TIERS {
+                // A tier may not be there.
+                for verified in programs::of(&turnaway, tier).unwrap_or_default() {
+                    println!("{}", verified.line(tier));
                 }
             }
         }
@@ -202,13 +217,11 @@ fn run_all(options: &Options) -> Result<ExitCode> {
                 tallied.tell(scenario.name, tier, &outcome);
             }
         } else {
-            let hooks = run::together(&programs, &scenarios, tier, |name, outcome| {
+            let ran = run::together(&programs, &scenarios, tier, |name, outcome| {
                 tallied.tell(name, tier, outcome);
             });
-            match hooks {
-                Ok(hooks) => hooks
-                    .iter()
-                    .for_each(|hook| say(&format!("HOOK {tier} {hook}"))),
+            match ran {
+                Ok(lines) => lines.iter().for_each(|line| say(line)),
                 Err(error) => tallied.tell("(all)", tier, &Outcome::Fail(format!("{error:#}"))),
             }
         }

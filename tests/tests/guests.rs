@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use turnaway_tests::scenario::TIERS;
 use turnaway_tests::tracer;
+use xtask::budget::{MOST_VERIFIED, Program};
 use xtask::vm::{self, Guest};
 
 /// Emulation is slow, and slower still beside other tests.
@@ -45,6 +46,7 @@ fn all_scenarios_pass(expected: &Expected) {
         .collect();
     assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!(exit.code, 0, "{}", exit.console);
+    assert_within_budget(&exit.console);
     for (tier, least) in TIERS.into_iter().zip(expected.passes) {
         let passed = passes(&exit.console, tier);
         assert!(
@@ -53,6 +55,23 @@ fn all_scenarios_pass(expected: &Expected) {
             exit.console
         );
     }
+}
+
+/// No program takes the verifier long: another kernel's might refuse it. 5.10 keeps no count.
+fn assert_within_budget(console: &str) {
+    let programs: Vec<_> = console.lines().filter_map(Program::parse).collect();
+    for tier in TIERS {
+        let some = programs.iter().any(|program| program.tier == tier);
+        assert!(some, "no programs of tier {tier}");
+    }
+    let long: Vec<_> = programs
+        .iter()
+        .filter(|program| program.verified > Some(MOST_VERIFIED))
+        .collect();
+    assert!(
+        long.is_empty(),
+        "over {MOST_VERIFIED} instructions: {long:?}"
+    );
 }
 
 /// How many lines say that a scenario passed with a tier.

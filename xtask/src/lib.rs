@@ -3,6 +3,7 @@
 
 mod apt;
 pub mod bench;
+pub mod budget;
 pub mod build;
 mod cache;
 mod command;

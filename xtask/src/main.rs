@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, lint, run, setup, test, vm};
+use xtask::{bench, budget, build, lint, run, setup, test, vm};
 
 /// turnaway's chores.
 #[derive(Parser)]
@@ -27,6 +27,8 @@ enum Task {
     Test(test::Options),
     /// Measure what turnaway costs programs whose calls succeed
     Bench(bench::Options),
+    /// Print what verifying each program takes on every test kernel, and how deep its stack gets
+    Budget,
     /// Test kernels in virtual machines
     Vm(vm::cli::Options),
     /// Check format, lints, documentation, licences and sources
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options).map(|never| match never {}),
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Budget => budget::run().map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::cli::run(options),
         Task::Lint(options) => lint::run(options).map(|()| ExitCode::SUCCESS),
     };

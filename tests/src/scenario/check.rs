@@ -78,8 +78,16 @@ pub fn differences(tally: &Tally, records: &Records, scope: &Scope<'_>) -> Vec<S
         let what = name(truth);
         let totals = of_truth(&records.summary.totals);
         if totals != [truth.count] {
+            // Whoever it was given to instead.
+            let like: Vec<_> = records
+                .summary
+                .totals
+                .iter()
+                .filter(|key| truth.target.is_some() && is_at(truth, key) && !ours(key))
+                .map(|key| (key.process.pid, &key.reason, key.count))
+                .collect();
             found.push(format!(
-                "{what}: {} failures, totals {totals:?}",
+                "{what}: {} failures, totals {totals:?}, of others there {like:?}",
                 truth.count
             ));
         }
@@ -212,7 +220,11 @@ fn is_of(tally: &Tally, truth: &Failures, key: &Key) -> bool {
         && truth.reason() == key.reason
         && truth.call == key.call()
         && truth.listener.inode == key.listener.inode
-        && (truth.target.is_none() || truth.target == key.peer.as_ref().map(Peer::name))
+        && is_at(truth, key)
+}
+
+fn is_at(truth: &Failures, key: &Key) -> bool {
+    truth.target.is_none() || truth.target == key.peer.as_ref().map(Peer::name)
 }
 
 /// Compares the fields that are known.

@@ -160,13 +160,15 @@ fn one_alone(programs: &Programs, scenario: &Scenario, tier: &str) -> Result<Out
 }
 
 /// Runs scenarios one after the other under one turnaway, which sees the whole machine. This is
-/// for machines where nothing else accepts, and where starting is slow.
+/// for machines where nothing else accepts, and where starting is slow. Returns lines that say what became
+/// of each hook, and what the kernel made of each program.
 pub fn together(
     programs: &Programs,
     scenarios: &[&'static Scenario],
     tier: &str,
     mut tell: impl FnMut(&str, &Outcome),
 ) -> Result<Vec<String>> {
+    let before = crate::programs::ids()?;
     let tracer = match Tracer::start(&programs.turnaway, &["-o", "json", "--tier", tier]) {
         Ok(tracer) => tracer,
         Err(error) => {
@@ -179,6 +181,7 @@ pub fn together(
             return Ok(Vec::new());
         }
     };
+    let verified = crate::programs::since(&before)?;
     let mut all = Vec::new();
     let (apart, with_others): (Vec<_>, Vec<_>) =
         scenarios.iter().copied().partition(|one| one.apart);
@@ -231,7 +234,8 @@ pub fn together(
         .summary
         .hooks
         .iter()
-        .map(|hook| format!("{} {}", hook.name, hook.status))
+        .map(|hook| format!("HOOK {tier} {} {}", hook.name, hook.status))
+        .chain(verified.iter().map(|program| program.line(tier)))
         .collect())
 }
 
@@ -290,10 +294,16 @@ fn judge(
     if differences.is_empty() {
         return Outcome::Pass;
     }
+    // What was lost may be why.
+    let differences = differences
+        .into_iter()
+        .chain(check::losses(records, tier).map(|lost| format!("lost: {lost}")));
     let shown = 8;
+    let mut differences: Vec<_> = differences.collect();
     let more = differences.len().saturating_sub(shown);
-    let list: Vec<_> = differences.into_iter().take(shown).collect();
-    Outcome::Fail(format!("{} ({more} more)", list.join("; ")))
+    // The last ones say what else there was.
+    differences.drain(..more);
+    Outcome::Fail(format!("{} ({more} more)", differences.join("; ")))
 }
 
 /// turnaway says that it has no such tier: the machine must say so too.
