@@ -19,6 +19,9 @@ pub mod doctor;
 pub mod errno;
 pub mod event;
 pub mod filter;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod history;
 pub mod incident;
 pub mod kernel;

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use client::ask;
+#[cfg(any(test, fuzzing))]
+pub(crate) use server::request;
 pub use server::{Ask, Reply, Server, Serving};
 pub use status::{
     HookFields, IncidentFields, LossFields, NotifierFields, RecordingFields, ReloadFields,

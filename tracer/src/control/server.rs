@@ -17,7 +17,7 @@ use rustix::{
     process::geteuid,
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixSocket, UnixStream},
     sync::{Notify, oneshot},
     time::{sleep, timeout},
@@ -253,7 +253,7 @@ async fn connection(mut stream: UnixStream, asks: &Asks) -> io::Result<()> {
     .map_err(|_| io::Error::other("a client did not read its answer"))?
 }
 
-async fn request(stream: &mut UnixStream) -> Result<Request, String> {
+pub(crate) async fn request(stream: impl AsyncRead + Unpin) -> Result<Request, String> {
     let mut line = Vec::new();
     let most = MAX_REQUEST as u64 + 1;
     BufReader::new(stream.take(most))

@@ -41,6 +41,8 @@ use table::Table;
 
 pub use accept::Format;
 pub use listeners::ListenerState;
+#[cfg(any(test, fuzzing))]
+pub(crate) use server::connection;
 pub use server::{Listen, Server};
 
 /// The value of every label of the series that takes what there was no room for.

@@ -214,7 +214,7 @@ fn unix(path: &Path) -> io::Result<UnixListener> {
     socket.listen(BACKLOG)
 }
 
-async fn connection(
+pub(crate) async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     metrics: Arc<Metrics>,
     turn: Arc<tokio::sync::Mutex<()>>,

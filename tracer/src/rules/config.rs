@@ -81,7 +81,7 @@ pub fn load(path: &Path) -> Result<Configuration, ConfigError> {
 }
 
 /// Reads rules and nothing else of a configuration; `file` is what errors call it.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn parse(text: &str, file: &str) -> Result<Rules, ConfigError> {
     configuration(text, file).map(|all| all.rules)
 }

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) use config::parse;
+#[cfg(any(test, fuzzing))]
+pub(crate) use config::parse as read_configuration;
 pub use config::{ConfigError, Configuration, known as known_reason, load};
 pub use matcher::{Matcher, Subject};
 

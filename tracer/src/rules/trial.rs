@@ -130,12 +130,17 @@ impl Trial {
         let text = fs::read_to_string(path).with_context(|| {
             format!("cannot read {name}; give a file of records and expected alerts")
         })?;
-        let raw: Raw = config::from_toml(&text, &name)?;
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        Self::read(&text, &name, folder)
+    }
+
+    /// Reads a trial and the rules that it names, from this folder; `name` is what errors call it.
+    pub(crate) fn read(text: &str, name: &str, folder: PathBuf) -> Result<Self> {
+        let raw: Raw = config::from_toml(text, name)?;
         for record in &raw.record {
             record.as_ref().check().map_err(|what| ConfigError {
-                file: name.clone(),
-                line: Some(config::line_of(&text, record.span().start)),
+                file: name.to_owned(),
+                line: Some(config::line_of(text, record.span().start)),
                 text: what,
             })?;
         }

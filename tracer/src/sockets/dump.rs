@@ -304,6 +304,16 @@ fn take<T>(mut rest: &[u8], read: Read<T>, items: &mut Vec<T>) -> Result<Datagra
     Ok(datagram)
 }
 
+/// Reads a datagram as the answer to each request.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_datagram(bytes: &[u8]) {
+    let _ = take(bytes, inet_listener, &mut Vec::new());
+    let _ = take(bytes, unix_listener, &mut Vec::new());
+    let _ = take(bytes, inet_waiting, &mut Vec::new());
+    let _ = take(bytes, inet_established, &mut Vec::new());
+    let _ = take(bytes, inet_made, &mut Vec::new());
+}
+
 /// An errno, negative as the kernel sends it.
 fn check(code: i32) -> Result<()> {
     if code < 0 {

@@ -21,6 +21,8 @@ use std::{
 
 pub use conntrack::{Conntrack, Statistics};
 pub use counters::TcpExt;
+#[cfg(any(test, fuzzing))]
+pub(crate) use dump::read_datagram;
 pub use settings::Settings;
 
 use crate::event::Address;

@@ -25,6 +25,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub use self::health::Health;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::spool::read_segment;
 use self::{
     config::Stream,
     entry::{Entry, Ids, Kind, add_field},

@@ -72,6 +72,16 @@ fn good(bytes: &[u8], at: usize) -> Option<(u64, Range<usize>)> {
     good.then_some((u64::from_le_bytes(number.try_into().ok()?), payload))
 }
 
+/// Goes through a segment.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_segment(bytes: &[u8]) {
+    let mut at = 0;
+    while let Some(frame) = next(bytes, at) {
+        assert!(frame.payload.end > at && frame.payload.end <= bytes.len());
+        at = frame.payload.end;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

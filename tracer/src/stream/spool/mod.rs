@@ -6,6 +6,9 @@
 
 mod frame;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use frame::read_segment;
+
 use std::{
     collections::VecDeque,
     fs::{self, DirBuilder, File},
