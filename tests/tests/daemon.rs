@@ -151,6 +151,12 @@ fn killed_in_an_incident_it_goes_on_with_the_same() {
     let resolved = daemon.over(nginx.port).unwrap();
     assert_eq!(resolved["id"], fired["id"]);
     assert_eq!(resolved["started"], fired["started"]);
+    // What was found out when it began is in the history.
+    assert!(fired["explanation"]["taken"].is_string(), "{fired}");
+    assert_eq!(
+        resolved["explanation"]["taken"],
+        fired["explanation"]["taken"]
+    );
 }
 
 #[test]

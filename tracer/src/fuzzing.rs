@@ -77,7 +77,9 @@ pub fn config(bytes: &[u8]) {
 pub fn trial(bytes: &[u8]) {
     // Other files that it names may be any of this machine.
     if let Ok(text) = std::str::from_utf8(bytes)
-        && !["records =", "config ="].iter().any(|key| text.contains(key))
+        && !["records =", "config ="]
+            .iter()
+            .any(|key| text.contains(key))
         && let Ok(trial) = Trial::read(text, "fuzz", PathBuf::new())
     {
         let _ = trial.run().map(|outcome| outcome.text());

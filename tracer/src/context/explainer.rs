@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{self, Receiver, Sender},
+        mpsc::{self, Receiver, Sender, TryRecvError},
     },
     thread,
     time::{Duration, Instant},
@@ -28,7 +28,8 @@ use crate::{
     recurrence::{Span, recurrence},
 };
 
-/// How long all changes of one moment together wait to be explained: then they are told without.
+/// How long all changes of one moment together wait to be explained: then they are told without, and
+/// once more when their explanation comes. A host in trouble is a slow one.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Most incidents whose explanations are at hand.
 const KNOWN: usize = 1000;
@@ -49,11 +50,20 @@ pub struct Explainer {
     queued: Queued,
     runs: Receiver<Run>,
     known: LinkedHashMap<String, Option<Explanation>>,
+    /// Explanations that are still to come.
+    late: HashMap<String, Late>,
     standing: HashMap<String, Noted>,
     minute: i64,
     minutes: BTreeMap<(String, String), u64>,
     begun: Timestamp,
     past: Arc<Mutex<Past>>,
+}
+
+/// What was asked for, and where the answer comes.
+#[derive(Debug)]
+struct Late {
+    incident: Incident,
+    answer: Receiver<Explanation>,
 }
 
 /// How often an incident was noted, and its failures until then.
@@ -68,6 +78,8 @@ struct Noted {
 struct Past {
     onsets: HashMap<(String, String), Vec<Timestamp>>,
     watched: Vec<Span>,
+    /// What was known of those that had not ended.
+    contexts: HashMap<String, Explanation>,
 }
 
 impl Explainer {
@@ -116,6 +128,7 @@ impl Explainer {
             queued,
             runs,
             known: LinkedHashMap::new(),
+            late: HashMap::new(),
             standing: HashMap::new(),
             minute: begun.as_second().div_euclid(60),
             minutes: BTreeMap::new(),
@@ -143,15 +156,22 @@ impl Explainer {
                 continue;
             };
             if change.what == What::Fired && !self.known.contains_key(&incident.id) {
-                let explanation = self.ask(&incident, deadline);
+                let explanation = match self.ask(&incident, deadline) {
+                    Ok(explanation) => Some(explanation),
+                    Err(late) => {
+                        self.wait_for(&incident, late);
+                        None
+                    }
+                };
                 self.keep(&incident, explanation);
             } else if change.what == What::Resolved {
                 // What kept working is known best at the end.
-                let now = self.ask(&incident, deadline);
+                let now = self.ask(&incident, deadline).ok();
                 self.look_back(&incident.id, now);
                 self.standing.remove(&incident.id);
+                self.late.remove(&incident.id);
             } else if self.lacks_healthy(&incident) {
-                let now = self.ask(&incident, deadline);
+                let now = self.ask(&incident, deadline).ok();
                 self.look_back(&incident.id, now);
             }
             self.queued(&incident.id);
@@ -164,16 +184,55 @@ impl Explainer {
         }
     }
 
-    fn ask(&self, incident: &Incident, deadline: Instant) -> Option<Explanation> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return None;
-        }
+    /// Asks what went on around an incident; where that takes longer, the answer comes there.
+    fn ask(
+        &self,
+        incident: &Incident,
+        deadline: Instant,
+    ) -> Result<Explanation, Receiver<Explanation>> {
         let (reply, answer) = mpsc::sync_channel(1);
-        self.asks
-            .send(Ask::Explain(Box::new(incident.clone()), reply))
-            .ok()?;
-        answer.recv_timeout(left).ok()
+        // It fails only if the thread has ended; no answer comes then.
+        let _ = self
+            .asks
+            .send(Ask::Explain(Box::new(incident.clone()), reply));
+        let left = deadline.saturating_duration_since(Instant::now());
+        answer.recv_timeout(left).map_err(|_| answer)
+    }
+
+    fn wait_for(&mut self, incident: &Incident, answer: Receiver<Explanation>) {
+        if self.late.len() < KNOWN {
+            let incident = incident.clone();
+            self.late
+                .insert(incident.id.clone(), Late { incident, answer });
+        }
+    }
+
+    /// Takes what has come since: the ids of those incidents, which are to be told once more. What was known
+    /// before a restart is taken, too, and has been told.
+    pub fn late(&mut self) -> Vec<String> {
+        let before = {
+            let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut past.contexts)
+        };
+        for (id, explanation) in before {
+            self.known.entry(id).or_insert(Some(explanation));
+        }
+        let mut came = Vec::new();
+        let mut waits = HashMap::new();
+        for (id, late) in std::mem::take(&mut self.late) {
+            match late.answer.try_recv() {
+                Ok(explanation) => {
+                    self.keep(&late.incident, Some(explanation));
+                    came.push(id);
+                }
+                Err(TryRecvError::Empty) => {
+                    waits.insert(id, late);
+                }
+                Err(TryRecvError::Disconnected) => {}
+            }
+        }
+        self.late = waits;
+        came
     }
 
     fn keep(&mut self, incident: &Incident, explanation: Option<Explanation>) {
@@ -400,6 +459,7 @@ fn remember(file: &Path, history: Option<Arc<History>>, past: Arc<Mutex<Past>>) 
                 Ok(read) => {
                     let mut past = past.lock().unwrap_or_else(PoisonError::into_inner);
                     past.watched = read.watched;
+                    past.contexts = read.contexts;
                     for (key, mut onsets) in read.onsets {
                         let known = past.onsets.entry(key).or_default();
                         onsets.append(known);
@@ -425,6 +485,12 @@ fn read(file: &Path) -> Result<Past> {
             .to_owned();
         let key = (incident.subject(), reason);
         past.onsets.entry(key).or_default().push(incident.started);
+        if incident.ended.is_none()
+            && let Ok(Some(context)) = reader.context(&incident.id)
+            && let Ok(explanation) = serde_json::from_value(context.context)
+        {
+            past.contexts.insert(incident.id, explanation);
+        }
     }
     past.watched = reader
         .watches()?
@@ -435,4 +501,81 @@ fn read(file: &Path) -> Result<Past> {
         })
         .collect();
     Ok(past)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{replay::Replay, rules::Rules};
+
+    /// An explainer whose questions come here.
+    fn explainer() -> (Explainer, Receiver<Ask>) {
+        let (asks, asked) = mpsc::channel();
+        let explainer = Explainer {
+            history: None,
+            asks,
+            queued: Queued::default(),
+            runs: mpsc::channel().1,
+            known: LinkedHashMap::new(),
+            late: HashMap::new(),
+            standing: HashMap::new(),
+            minute: 0,
+            minutes: BTreeMap::new(),
+            begun: Timestamp::UNIX_EPOCH,
+            past: Arc::default(),
+        };
+        (explainer, asked)
+    }
+
+    fn explanation(taken: Timestamp) -> Explanation {
+        Explanation {
+            taken,
+            ..Explanation::default()
+        }
+    }
+
+    /// An incident that fires.
+    fn fired() -> Change {
+        let lines = include_str!("../../../tests/tests/replay/pooler.ndjson");
+        let mut replay = Replay::new(Rules::default());
+        let mut changes = lines.lines().flat_map(|line| replay.line(Ok(line)).1);
+        let mut fired = changes.find(|change| change.what == What::Fired).unwrap();
+        fired.record.explanation = None;
+        fired
+    }
+
+    #[test]
+    fn an_explanation_that_comes_late_is_told_all_the_same() {
+        let (mut explainer, asked) = explainer();
+        let mut changes = [fired()];
+        let id = changes[0].record.id.clone();
+        explainer.explain(&mut changes);
+        assert_eq!(changes[0].record.explanation, None, "nobody has answered");
+        assert!(explainer.late().is_empty());
+
+        let Ok(Ask::Explain(incident, reply)) = asked.recv() else {
+            panic!("it was not asked for");
+        };
+        assert_eq!(incident.id, id);
+        reply.send(explanation(incident.started)).unwrap();
+        assert_eq!(explainer.late(), [id]);
+        assert!(explainer.late().is_empty(), "once");
+        changes[0].what = What::Updated;
+        explainer.explain(&mut changes);
+        assert!(changes[0].record.explanation.is_some());
+    }
+
+    #[test]
+    fn what_was_known_before_a_restart_is_part_of_what_is_told() {
+        let (mut explainer, _asked) = explainer();
+        let mut changes = [fired()];
+        changes[0].what = What::Updated;
+        let record = &changes[0].record;
+        let known = explanation(record.started);
+        let past = || explainer.past.lock().unwrap();
+        past().contexts.insert(record.id.clone(), known.clone());
+        assert!(explainer.late().is_empty(), "it has been told");
+        explainer.explain(&mut changes);
+        assert_eq!(changes[0].record.explanation.as_deref(), Some(&known));
+    }
 }

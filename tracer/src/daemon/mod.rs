@@ -386,6 +386,9 @@ impl Watcher for Daemon {
     }
 
     fn reading(&mut self, reading: &Reading<'_>) -> Vec<String> {
+        for incident in self.explainer.late() {
+            self.engine.learned(&incident);
+        }
         let mut changes = self.take(reading);
         self.record_programs();
         self.explainer.explain(&mut changes);

@@ -236,6 +236,14 @@ impl Engine {
         changes
     }
 
+    /// More is known of an incident than what was observed: it is told once more.
+    pub fn learned(&mut self, incident: &str) {
+        let known = self.episodes.values_mut().find(|one| one.id == incident);
+        if let Some(episode) = known {
+            episode.notice.learned = episode.notice.severity.is_some();
+        }
+    }
+
     /// The source of what is seen began anew: what lasted may have ended unseen, and must be seen
     /// again within half a minute to be believed.
     pub fn interrupted(&mut self) {
@@ -687,7 +695,7 @@ fn told(
     let is_worse = notice.severity.is_some_and(|told| told < episode.severity);
     let since = at.saturating_sub(notice.at);
     let doubled = |first: Duration| first.saturating_mul(1 << notice.times.min(16));
-    let has_more = parts > notice.parts && since >= doubled(UPDATE);
+    let has_more = notice.learned || parts > notice.parts && since >= doubled(UPDATE);
     let lasts = since
         >= REMIND
             .max(doubled(UPDATE))
@@ -722,6 +730,7 @@ fn told(
         at,
         times,
         parts,
+        learned: false,
     };
     Some(Change {
         what,

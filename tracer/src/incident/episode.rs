@@ -190,6 +190,9 @@ pub(super) struct Notice {
     pub(super) times: u32,
     /// Reasons and sufferers then.
     pub(super) parts: usize,
+    /// More was learned of it since.
+    #[serde(default)]
+    pub(super) learned: bool,
 }
 
 impl Episode {

@@ -333,6 +333,22 @@ fn half_a_million_a_second_fire_once_and_are_counted() {
 }
 
 #[test]
+fn what_is_learned_later_is_told_at_once_and_once() {
+    let mut run = Run::new();
+    run.see(&emfile(count(3, 1_000), 1_000));
+    run.until(5);
+    let told = run.told();
+    let id = run.last().record.id.clone();
+    run.engine.learned("another");
+    run.until(7);
+    assert_eq!(run.told(), told);
+    run.engine.learned(&id);
+    run.until(20);
+    assert_eq!(run.told(), told + 1, "{:?}", run.whats());
+    assert_eq!(run.last().what, What::Updated);
+}
+
+#[test]
 fn flapping_tells_twice_at_most() {
     let mut run = Run::new();
     for second in (1..=600).filter(|second| (second / 10) % 2 == 0) {
