@@ -13,6 +13,7 @@ pub mod disk;
 pub mod lines;
 pub mod live;
 pub mod load;
+pub mod measure;
 pub mod programs;
 pub mod records;
 pub mod scenario;

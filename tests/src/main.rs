@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use turnaway_tests::checks;
 use turnaway_tests::cost;
 use turnaway_tests::load;
+use turnaway_tests::measure;
 use turnaway_tests::programs;
 use turnaway_tests::scenario::run::{self, Outcome, Programs};
 use turnaway_tests::scenario::{self, Scenario, TIERS};
@@ -60,6 +61,20 @@ enum Action {
         /// For how long
         #[arg(long, default_value_t = 1)]
         seconds: u64,
+    },
+    /// Fork so many processes that fail once each
+    Lives {
+        /// How many
+        count: u64,
+    },
+    /// Print what turnaway takes when much fails, with much to look at, and how soon it tells: a line of JSON for each
+    Measure {
+        /// What
+        #[arg(default_values = measure::ALL)]
+        what: Vec<String>,
+        /// The program to measure
+        #[arg(long)]
+        turnaway: PathBuf,
     },
     /// Print what the kernel's verifier took for each of turnaway's programs, in all tiers
     Programs {
@@ -135,6 +150,13 @@ fn main() -> Result<ExitCode> {
                         println!("{}", serde_json::to_string(&cost)?);
                     }
                 }
+            }
+        }
+        Action::Lives { count } => measure::lives(count)?,
+        Action::Measure { what, turnaway } => {
+            let scenarios = std::env::current_exe()?;
+            for what in what {
+                measure::run(&what, &turnaway, &scenarios)?;
             }
         }
         Action::Programs { turnaway } => {

@@ -12,7 +12,7 @@ use turnaway_tests::records::Records;
 use turnaway_tests::scenario::run::Actor;
 use turnaway_tests::tracer::{self, Run, Tracer};
 use turnaway_tests::truth::{Failures, Tally};
-use turnaway_tests::{sys, wait};
+use turnaway_tests::{measure, sys, wait};
 
 /// From the start to the first line.
 const FIRST_LINE: Duration = Duration::from_secs(1);
@@ -277,30 +277,20 @@ fn the_first_line_comes_within_a_second() {
     assert!((0..5).any(|_| time_to_first_line() < FIRST_LINE));
 }
 
-/// Processor time of all threads of a process: finer than the ticks of /proc/PID/stat.
-fn processor_time(pid: u32) -> Duration {
-    let nanoseconds = fs::read_dir(format!("/proc/{pid}/task"))
-        .unwrap()
-        .map(|task| {
-            let text = fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
-            let on_processor = text.split_whitespace().next().unwrap();
-            on_processor.parse::<u64>().unwrap()
-        })
-        .sum();
-    Duration::from_nanos(nanoseconds)
-}
-
 #[test]
 fn a_spinning_process_costs_next_to_nothing() {
     let _alone = alone();
     let mut actor = actor("spin");
     let pid = actor.pid().to_string();
     let tracer = trace(&["--json", "-p", &pid, "--reason", "accept"]);
-    let before = processor_time(tracer.pid());
+    let before = measure::cpu_time(tracer.pid()).unwrap();
     let started = Instant::now();
     let tally = actor.act().unwrap();
     let lasted = started.elapsed();
-    let used = processor_time(tracer.pid()).checked_sub(before).unwrap();
+    let used = measure::cpu_time(tracer.pid())
+        .unwrap()
+        .checked_sub(before)
+        .unwrap();
     let records: Records = tracer.stop().unwrap().records().unwrap();
     actor.finish().unwrap();
     let percent = 100.0 * used.as_secs_f64() / lasted.as_secs_f64();

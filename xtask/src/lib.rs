@@ -7,6 +7,7 @@ pub mod budget;
 pub mod build;
 mod cache;
 mod command;
+pub mod fuzz;
 pub mod lint;
 mod packages;
 pub mod run;

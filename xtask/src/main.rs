@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, budget, build, lint, run, setup, test, vm};
+use xtask::{bench, budget, build, fuzz, lint, run, setup, test, vm};
 
 /// turnaway's chores.
 #[derive(Parser)]
@@ -29,6 +29,8 @@ enum Task {
     Bench(bench::Options),
     /// Print what verifying each program takes on every test kernel, and how deep its stack gets
     Budget,
+    /// Have libFuzzer think up what comes from outside
+    Fuzz(fuzz::Options),
     /// Test kernels in virtual machines
     Vm(vm::cli::Options),
     /// Check format, lints, documentation, licences and sources
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Budget => budget::run().map(|()| ExitCode::SUCCESS),
+        Task::Fuzz(options) => fuzz::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::cli::run(options),
         Task::Lint(options) => lint::run(options).map(|()| ExitCode::SUCCESS),
     };

@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: what turnaway costs programs whose calls succeed. Ratios of runs side by
 //! side on one machine, medians of pairs; times of one run are worth nothing.
 
+mod peers;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
+use self::peers::Peer;
 use crate::command::{CommandExt as _, is_root};
 use crate::vm::{Guest, INIT, kernels_dir, locate};
 use crate::{build, setup};
@@ -37,6 +40,9 @@ pub struct Options {
     /// What each program takes in a guest with this test kernel, in all tiers, and nothing else
     #[arg(long, conflicts_with_all = ["pairs", "load", "tier", "json"])]
     kernel: Option<String>,
+    /// Only the costs of storms, of many listeners, and the time until it tells
+    #[arg(long, conflicts_with_all = ["pairs", "load", "tier", "kernel"])]
+    measure: bool,
     /// Write the figures here, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -70,6 +76,9 @@ pub fn run(options: &Options) -> Result<()> {
         options,
     };
     println!("{}", machine()?);
+    if options.measure {
+        return bench.measure().map(drop);
+    }
     println!("TRACED      LOAD            BARE/s     TRACED/s   RATIO    NS MORE");
     let mut figures = Vec::new();
     for (traced, arguments) in TRACED {
@@ -88,13 +97,32 @@ pub fn run(options: &Options) -> Result<()> {
             }
         }
     }
+    println!("\n{PEERS}");
+    let mut beside = Vec::new();
+    for peer in Peer::ALL {
+        if !peer.is_there() {
+            println!(
+                "{:<11} is not installed: apt install {}",
+                peer.name(),
+                peer.name()
+            );
+            continue;
+        }
+        let (ratio, to_turnaway) = bench.beside(peer)?;
+        println!("{:<11} {ratio:>14.3} {to_turnaway:>18.3}", peer.name());
+        beside.push(
+            json!({"peer": peer.name(), "ratio_to_bare": ratio, "turnaway_to_peer": to_turnaway}),
+        );
+    }
+    println!();
+    let measured = bench.measure()?;
     println!("\n{HEADER}");
     let hooks = bench.costs()?;
     for cost in &hooks {
         println!("{cost}");
     }
     if let Some(path) = &options.json {
-        let all = json!({"machine": machine()?, "loads": figures, "programs": hooks.iter().map(|cost| &cost.0).collect::<Vec<_>>()});
+        let all = json!({"machine": machine()?, "loads": figures, "peers": beside, "measured": measured, "programs": hooks.iter().map(|cost| &cost.0).collect::<Vec<_>>()});
         fs::write(path, format!("{all:#}\n"))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -148,7 +176,12 @@ impl Bench<'_> {
     }
 
     fn once(&self, load: &str) -> Result<f64> {
-        let output = Command::new(&self.loads)
+        self.rate(Command::new(&self.loads), load)
+    }
+
+    /// The same for a command that runs the loads in some way.
+    fn rate(&self, mut command: Command, load: &str) -> Result<f64> {
+        let output = command
             .args(["load", load, "--seconds"])
             .arg(self.options.seconds.to_string())
             .read("the load failed")?;
@@ -167,6 +200,48 @@ impl Bench<'_> {
         Tracer::start(command)
     }
 
+    /// Accepts a second with another tool to those without, and those with turnaway to those with the tool: medians.
+    fn beside(&self, peer: Peer) -> Result<(f64, f64)> {
+        let (mut to_bare, mut to_turnaway) = (vec![], vec![]);
+        for _ in 0..self.options.pairs {
+            let bare = self.once("accept")?;
+            let guard = peer.beside()?;
+            let with_peer = match peer.load(&self.loads) {
+                Some(command) => self.rate(command, "accept")?,
+                None => self.once("accept")?,
+            };
+            drop(guard);
+            let tracer = self.trace(TRACED[0].1)?;
+            let with_turnaway = self.once("accept")?;
+            drop(tracer);
+            to_bare.push(with_peer / bare);
+            to_turnaway.push(with_turnaway / with_peer);
+        }
+        Ok((median(to_bare), median(to_turnaway)))
+    }
+
+    /// Storms, many listeners, and how soon it tells.
+    fn measure(&self) -> Result<Vec<Value>> {
+        let mut command = Command::new(&self.loads);
+        command.arg("measure").arg("--turnaway").arg(&self.turnaway);
+        let output = command.read("it could not be measured")?;
+        let measured: Vec<Value> = output
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        for one in &measured {
+            let fields = one.as_object().into_iter().flatten();
+            let words: Vec<String> = fields
+                .map(|(name, value)| match value.as_f64() {
+                    Some(number) if !value.is_u64() => format!("{name} {number:.2}"),
+                    _ => format!("{name} {value}"),
+                })
+                .collect();
+            println!("{}", words.join("  "));
+        }
+        Ok(measured)
+    }
+
     /// What each program takes while loads run.
     fn costs(&self) -> Result<Vec<Cost>> {
         let tier = self.options.tier.as_deref().unwrap_or("tracepoint");
@@ -180,6 +255,8 @@ impl Bench<'_> {
     }
 }
 
+const PEERS: &str =
+    "BESIDE      RATIO TO BARE  TURNAWAY TO THIS   (accepts a second; turnaway --reason accept)";
 const HEADER: &str = "TIER        LOAD     PROGRAM                   RUNS A TIME  NS A RUN";
 
 /// What a program takes, as `turnaway-scenarios cost` says it.

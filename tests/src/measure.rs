@@ -1,0 +1,298 @@
+//! What turnaway costs when much fails, when there is much to look at, and how soon it tells: for `cargo xtask bench`.
+//! Counts are compared with what the loads themselves counted.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::servers::acceptor::Acceptor;
+use crate::sys;
+use crate::tracer::Tracer;
+use crate::workload::listening::Listening;
+use crate::workload::processes::fail_at_limit;
+
+/// What can be measured.
+pub const ALL: &[&str] = &["storms", "scale", "latency"];
+
+/// Processes of the storm of short lives.
+const LIVES: u64 = 50_000;
+/// How long the other storms last, and how long each scale is looked at.
+const WHILE: Duration = Duration::from_secs(10);
+/// Failures whose way to a line is timed.
+const TIMED: usize = 300;
+
+/// A storm: what failed, what turnaway made of it, and what that took.
+#[derive(Debug, Serialize)]
+struct Storm {
+    storm: &'static str,
+    failures: u64,
+    counted: u64,
+    lost_map: u64,
+    lost_missed: Option<u64>,
+    seconds: f64,
+    percent_of_a_core: f64,
+    peak_rss_mib: f64,
+}
+
+/// Measures, and prints a line of JSON for each thing that was.
+pub fn run(what: &str, turnaway: &Path, scenarios: &Path) -> Result<()> {
+    match what {
+        "storms" => {
+            storm("spin", turnaway, || spin(scenarios))?;
+            storm("short lives", turnaway, || short_lives(scenarios))?;
+            storm("connects", turnaway, connects)
+        }
+        "scale" => [1, 100, 10_000, 50_000]
+            .into_iter()
+            .try_for_each(|count| scale(turnaway, count)),
+        "latency" => latency(turnaway, scenarios),
+        _ => bail!(
+            "nothing called {what} is measured: there are {}",
+            ALL.join(", ")
+        ),
+    }
+}
+
+fn storm(name: &'static str, turnaway: &Path, load: impl FnOnce() -> Result<u64>) -> Result<()> {
+    let tracer = Tracer::start(turnaway, &["--json", "--reason", "accept,connect"])?;
+    let before = cpu_time(tracer.pid())?;
+    let begun = Instant::now();
+    let failures = load()?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let used = cpu_time(tracer.pid())?.saturating_sub(before);
+    let peak_rss_mib = peak_rss_mib(tracer.pid())?;
+    let records = tracer.stop()?.records()?;
+    // Those of other programs on this machine are few, and go to other places.
+    let expected = if name == "connects" {
+        "connect.refused"
+    } else {
+        "accept.emfile"
+    };
+    let totals = records.summary.totals.iter();
+    let counted = totals
+        .filter(|total| total.reason == expected)
+        .filter_map(|total| total.count)
+        .sum::<u64>()
+        + records.summary.other;
+    say(&Storm {
+        storm: name,
+        failures,
+        counted,
+        lost_map: records.summary.lost.map,
+        lost_missed: records.summary.lost.missed,
+        seconds,
+        percent_of_a_core: 100.0 * used.as_secs_f64() / seconds,
+        peak_rss_mib,
+    })
+}
+
+/// Two processes that fail as fast as they can.
+fn spin(scenarios: &Path) -> Result<u64> {
+    let mut acceptors = [Acceptor::run(scenarios)?, Acceptor::run(scenarios)?];
+    thread::scope(|scope| {
+        let spinning: Vec<_> = acceptors
+            .iter_mut()
+            .map(|one| scope.spawn(|| one.spin(WHILE)))
+            .collect();
+        spinning
+            .into_iter()
+            .map(|one| {
+                one.join()
+                    .map_err(|_| anyhow::anyhow!("a thread panicked"))?
+            })
+            .sum()
+    })
+}
+
+/// Processes that fail once each and end, children of a process without threads.
+fn short_lives(scenarios: &Path) -> Result<u64> {
+    let done = Command::new(scenarios)
+        .args(["lives", &LIVES.to_string()])
+        .status()?;
+    ensure!(done.success(), "the processes failed: {done}");
+    Ok(LIVES)
+}
+
+/// Forks so many processes, one after the other, each of which fails one accept and ends well.
+pub fn lives(count: u64) -> Result<()> {
+    let listening = Listening::tcp4(16)?;
+    for _ in 0..count {
+        sys::fork(|| fail_at_limit(&listening, 40, 1))?.wait()?;
+    }
+    Ok(())
+}
+
+/// Connections that are refused, as fast as they are.
+fn connects() -> Result<u64> {
+    let nobody = {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.local_addr()?
+    };
+    let refused = |_| {
+        let mut refused = 0_u64;
+        let end = Instant::now() + WHILE;
+        while Instant::now() < end {
+            refused += u64::from(TcpStream::connect(nobody).is_err());
+        }
+        refused
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..2)
+            .map(|number| scope.spawn(move || refused(number)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|one| one.join().map_err(|_| anyhow::anyhow!("a thread panicked")))
+            .sum()
+    })
+}
+
+/// What asking for so many listeners takes: a process has them, and nothing happens.
+fn scale(turnaway: &Path, count: usize) -> Result<()> {
+    #[derive(Serialize)]
+    struct Scale {
+        listeners: usize,
+        seconds_to_ready: f64,
+        percent_of_a_core: f64,
+        peak_rss_mib: f64,
+    }
+    let (soft, hard) = sys::nofile()?;
+    let wanted = count as u64 + 100;
+    ensure!(
+        hard >= wanted,
+        "{count} listeners need {wanted} descriptors, and {hard} may be had"
+    );
+    sys::set_nofile(wanted.max(soft), hard)?;
+    let mut listeners = Vec::with_capacity(count);
+    'all: for low in 1..=200 {
+        for port in 20_000..20_500_u16 {
+            if listeners.len() == count {
+                break 'all;
+            }
+            listeners.push(TcpListener::bind(SocketAddr::from((
+                Ipv4Addr::new(127, 9, 0, low),
+                port,
+            )))?);
+        }
+    }
+    ensure!(listeners.len() == count, "{} listeners", listeners.len());
+    let tracer = Tracer::start(turnaway, &["--json", "--quiet"])?;
+    let seconds_to_ready = tracer.startup.as_secs_f64();
+    // The first look at all of them is over by then.
+    thread::sleep(Duration::from_secs(3));
+    let before = cpu_time(tracer.pid())?;
+    let begun = Instant::now();
+    thread::sleep(WHILE);
+    let used = cpu_time(tracer.pid())?.saturating_sub(before);
+    let percent_of_a_core = 100.0 * used.as_secs_f64() / begun.elapsed().as_secs_f64();
+    let peak_rss_mib = peak_rss_mib(tracer.pid())?;
+    tracer.stop()?;
+    say(&Scale {
+        listeners: count,
+        seconds_to_ready,
+        percent_of_a_core,
+        peak_rss_mib,
+    })
+}
+
+/// From asking for a failure to the line that shows it, and what turnaway takes while nothing happens.
+fn latency(turnaway: &Path, scenarios: &Path) -> Result<()> {
+    #[derive(Serialize)]
+    struct Latency {
+        timed: usize,
+        to_stdout_p50_ms: f64,
+        to_stdout_p99_ms: f64,
+        start_to_ready_ms: f64,
+        idle_percent_of_a_core: f64,
+        idle_rss_mib: f64,
+    }
+    let mut acceptor = Acceptor::run(scenarios)?;
+    let pid = acceptor.pid.to_string();
+    let begun = Instant::now();
+    let mut child = Command::new(turnaway)
+        .args([
+            "trace",
+            "--json",
+            "--exemplars",
+            "100000",
+            "--reason",
+            "accept",
+            "-p",
+            &pid,
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run turnaway")?;
+    let mut said = BufReader::new(child.stderr.take().context("no standard error")?).lines();
+    while !said.next().context("it ended")??.starts_with("tracing ") {}
+    let start_to_ready_ms = begun.elapsed().as_secs_f64() * 1e3;
+    let before = cpu_time(child.id())?;
+    let idle = Instant::now();
+    thread::sleep(WHILE);
+    let used = cpu_time(child.id())?.saturating_sub(before);
+    let idle_percent_of_a_core = 100.0 * used.as_secs_f64() / idle.elapsed().as_secs_f64();
+    let idle_rss_mib = peak_rss_mib(child.id())?;
+
+    let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+    let mut took = Vec::with_capacity(TIMED);
+    while took.len() < TIMED {
+        let asked = Instant::now();
+        acceptor.fail(1)?;
+        loop {
+            let record: Value = serde_json::from_str(&lines.next().context("it ended")??)?;
+            if record["type"] == "event" {
+                break;
+            }
+        }
+        took.push(asked.elapsed().as_secs_f64() * 1e3);
+    }
+    sys::kill(child.id(), libc::SIGINT)?;
+    child.wait()?;
+    took.sort_by(f64::total_cmp);
+    say(&Latency {
+        timed: TIMED,
+        to_stdout_p50_ms: took[TIMED / 2],
+        to_stdout_p99_ms: took[TIMED * 99 / 100],
+        start_to_ready_ms,
+        idle_percent_of_a_core,
+        idle_rss_mib,
+    })
+}
+
+fn say(measured: &impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(measured)?);
+    Ok(())
+}
+
+/// Processor time of all threads of a process: finer than the ticks of /proc/PID/stat.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end meanwhile.
+        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        nanoseconds += text
+            .split_whitespace()
+            .next()
+            .map_or(Ok(0), str::parse::<u64>)?;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// The most memory that a process had in use at once (`VmHWM`).
+fn peak_rss_mib(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .context("no VmHWM")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024.0)
+}
