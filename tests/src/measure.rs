@@ -38,6 +38,7 @@ struct Storm {
     lost_missed: Option<u64>,
     seconds: f64,
     percent_of_a_core: f64,
+    rss_mib: f64,
     peak_rss_mib: f64,
 }
 
@@ -61,13 +62,19 @@ pub fn run(what: &str, turnaway: &Path, scenarios: &Path) -> Result<()> {
 }
 
 fn storm(name: &'static str, turnaway: &Path, load: impl FnOnce() -> Result<u64>) -> Result<()> {
-    let tracer = Tracer::start(turnaway, &["--json", "--reason", "accept,connect"])?;
+    let tracer = Tracer::start(
+        turnaway,
+        &["--json", "--reason", "accept", "--reason", "connect"],
+    )?;
     let before = cpu_time(tracer.pid())?;
     let begun = Instant::now();
     let failures = load()?;
     let seconds = begun.elapsed().as_secs_f64();
     let used = cpu_time(tracer.pid())?.saturating_sub(before);
-    let peak_rss_mib = peak_rss_mib(tracer.pid())?;
+    let (rss_mib, peak_rss_mib) = (
+        memory_mib(tracer.pid(), "VmRSS:")?,
+        peak_rss_mib(tracer.pid())?,
+    );
     let records = tracer.stop()?.records()?;
     // Those of other programs on this machine are few, and go to other places.
     let expected = if name == "connects" {
@@ -89,6 +96,7 @@ fn storm(name: &'static str, turnaway: &Path, load: impl FnOnce() -> Result<u64>
         lost_missed: records.summary.lost.missed,
         seconds,
         percent_of_a_core: 100.0 * used.as_secs_f64() / seconds,
+        rss_mib,
         peak_rss_mib,
     })
 }
@@ -161,6 +169,7 @@ fn scale(turnaway: &Path, count: usize) -> Result<()> {
         listeners: usize,
         seconds_to_ready: f64,
         percent_of_a_core: f64,
+        rss_mib: f64,
         peak_rss_mib: f64,
     }
     let (soft, hard) = sys::nofile()?;
@@ -192,12 +201,16 @@ fn scale(turnaway: &Path, count: usize) -> Result<()> {
     thread::sleep(WHILE);
     let used = cpu_time(tracer.pid())?.saturating_sub(before);
     let percent_of_a_core = 100.0 * used.as_secs_f64() / begun.elapsed().as_secs_f64();
-    let peak_rss_mib = peak_rss_mib(tracer.pid())?;
+    let (rss_mib, peak_rss_mib) = (
+        memory_mib(tracer.pid(), "VmRSS:")?,
+        peak_rss_mib(tracer.pid())?,
+    );
     tracer.stop()?;
     say(&Scale {
         listeners: count,
         seconds_to_ready,
         percent_of_a_core,
+        rss_mib,
         peak_rss_mib,
     })
 }
@@ -239,7 +252,7 @@ fn latency(turnaway: &Path, scenarios: &Path) -> Result<()> {
     thread::sleep(WHILE);
     let used = cpu_time(child.id())?.saturating_sub(before);
     let idle_percent_of_a_core = 100.0 * used.as_secs_f64() / idle.elapsed().as_secs_f64();
-    let idle_rss_mib = peak_rss_mib(child.id())?;
+    let idle_rss_mib = memory_mib(child.id(), "VmRSS:")?;
 
     let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
     let mut took = Vec::with_capacity(TIMED);
@@ -286,13 +299,18 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// The most memory that a process had in use at once (`VmHWM`).
+/// The most memory that a process had in use at once: more than later, for as long as it starts.
 fn peak_rss_mib(pid: u32) -> Result<f64> {
+    memory_mib(pid, "VmHWM:")
+}
+
+/// A line of /proc/PID/status.
+fn memory_mib(pid: u32, name: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .context("no VmHWM")?;
+        .find_map(|line| line.strip_prefix(name))
+        .with_context(|| format!("no {name}"))?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)
 }
