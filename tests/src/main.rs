@@ -67,6 +67,13 @@ enum Action {
         /// How many
         count: u64,
     },
+    /// Listen so many times until the input ends
+    Listeners {
+        /// Which addresses
+        group: u8,
+        /// How many
+        count: usize,
+    },
     /// Print what turnaway takes when much fails, with much to look at, and how soon it tells: a line of JSON for each
     Measure {
         /// What
@@ -152,6 +159,7 @@ fn main() -> Result<ExitCode> {
                 }
             }
         }
+        Action::Listeners { group, count } => measure::listeners(group, count)?,
         Action::Lives { count } => measure::lives(count)?,
         Action::Measure { what, turnaway } => {
             let scenarios = std::env::current_exe()?;
@@ -192,6 +200,7 @@ impl Tallied {
                 self.skipped += 1;
                 say(&format!("SKIP {name} {tier}: {why}"));
             }
+            Outcome::Again(why) => say(&format!("AGAIN {name} {tier}: {why}")),
             Outcome::Fail(why) => {
                 self.failed += 1;
                 say(&format!("FAIL {name} {tier}: {why}"));

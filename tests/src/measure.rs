@@ -2,9 +2,9 @@
 //! Counts are compared with what the loads themselves counted.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -25,6 +25,8 @@ pub const ALL: &[&str] = &["storms", "scale", "latency"];
 const LIVES: u64 = 50_000;
 /// How long the other storms last, and how long each scale is looked at.
 const WHILE: Duration = Duration::from_secs(10);
+/// Listeners that one process holds: its limit of descriptors may not be raised without CAP_SYS_RESOURCE.
+const HELD: usize = 10_000;
 /// Failures whose way to a line is timed.
 const TIMED: usize = 300;
 
@@ -52,7 +54,7 @@ pub fn run(what: &str, turnaway: &Path, scenarios: &Path) -> Result<()> {
         }
         "scale" => [1, 100, 10_000, 50_000]
             .into_iter()
-            .try_for_each(|count| scale(turnaway, count)),
+            .try_for_each(|count| scale(turnaway, scenarios, count)),
         "latency" => latency(turnaway, scenarios),
         _ => bail!(
             "nothing called {what} is measured: there are {}",
@@ -162,8 +164,35 @@ fn connects() -> Result<u64> {
     })
 }
 
-/// What asking for so many listeners takes: a process has them, and nothing happens.
-fn scale(turnaway: &Path, count: usize) -> Result<()> {
+/// A process that has listeners. It ends when this is dropped.
+struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // Both fail only if it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Listens so many times on addresses of a group's own, until its input ends.
+pub fn listeners(group: u8, count: usize) -> Result<()> {
+    const PORTS: usize = 500;
+    let (_, hard) = sys::nofile()?;
+    sys::set_nofile(hard, hard)?;
+    let mut held = Vec::with_capacity(count);
+    for number in 0..count {
+        let address = Ipv4Addr::new(127, 9, group, u8::try_from(1 + number / PORTS)?);
+        let port = 20_000 + u16::try_from(number % PORTS)?;
+        held.push(TcpListener::bind((address, port))?);
+    }
+    println!("ready");
+    std::io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
+/// What asking for so many listeners takes: processes have them, and nothing happens.
+fn scale(turnaway: &Path, scenarios: &Path, count: usize) -> Result<()> {
     #[derive(Serialize)]
     struct Scale {
         listeners: usize,
@@ -172,26 +201,22 @@ fn scale(turnaway: &Path, count: usize) -> Result<()> {
         rss_mib: f64,
         peak_rss_mib: f64,
     }
-    let (soft, hard) = sys::nofile()?;
-    let wanted = count as u64 + 100;
-    ensure!(
-        hard >= wanted,
-        "{count} listeners need {wanted} descriptors, and {hard} may be had"
-    );
-    sys::set_nofile(wanted.max(soft), hard)?;
-    let mut listeners = Vec::with_capacity(count);
-    'all: for low in 1..=200 {
-        for port in 20_000..20_500_u16 {
-            if listeners.len() == count {
-                break 'all;
-            }
-            listeners.push(TcpListener::bind(SocketAddr::from((
-                Ipv4Addr::new(127, 9, 0, low),
-                port,
-            )))?);
-        }
+    let mut holders = Vec::new();
+    for group in 0..count.div_ceil(HELD) {
+        let held = HELD.min(count - group * HELD);
+        let arguments = ["listeners".to_owned(), group.to_string(), held.to_string()];
+        let child = Command::new(scenarios)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut holder = Holder(child.context("cannot run the holder of listeners")?);
+        let mut line = String::new();
+        let stdout = holder.0.stdout.take().context("no output")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(line == "ready\n", "the holder of listeners said {line:?}");
+        holders.push(holder);
     }
-    ensure!(listeners.len() == count, "{} listeners", listeners.len());
     let tracer = Tracer::start(turnaway, &["--json", "--quiet"])?;
     let seconds_to_ready = tracer.startup.as_secs_f64();
     // The first look at all of them is over by then.
