@@ -29,4 +29,4 @@ pub const SCHEMA: &str = "turnaway/1";
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

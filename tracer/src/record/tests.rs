@@ -23,7 +23,7 @@ use crate::{
 const SCHEMA: &str = include_str!("../../../docs/schema/turnaway-1.json");
 const DOCUMENT: &str = include_str!("../../../docs/records.md");
 
-fn value(record: impl Serialize) -> Value {
+pub(crate) fn value(record: impl Serialize) -> Value {
     // Through text, as a reader would see it.
     let line = serde_json::to_string(&record).expect("serialised");
     assert!(!line.contains('\n'), "one record, one line: {line}");
@@ -86,7 +86,7 @@ fn all_samples() -> Vec<(Failure, Who)> {
     samples
 }
 
-fn event(failure: &Failure, who: &Who, used: Option<u64>) -> Value {
+pub(crate) fn event(failure: &Failure, who: &Who, used: Option<u64>) -> Value {
     value(Event::new("db1", failure, who, used, &clock()))
 }
 
@@ -111,7 +111,7 @@ fn failures<'a>(failure: &'a Failure, who: &'a Who) -> Failures<'a> {
     }
 }
 
-fn count(failure: &Failure, who: &Who) -> Value {
+pub(crate) fn count(failure: &Failure, who: &Who) -> Value {
     let time = clock().wall_of_monotonic(AT_NS);
     let failures = failures(failure, who);
     value(CountRecord::new("db1", time, &failures, &clock()))
@@ -134,7 +134,7 @@ fn summary(samples: &[(Failure, Who)], lost: Lost) -> Value {
     value(Summary::new("db1", &run, &clock()))
 }
 
-fn all_records() -> Vec<Value> {
+pub(crate) fn all_records() -> Vec<Value> {
     let samples = all_samples();
     let mut records = Vec::new();
     for (failure, who) in &samples {

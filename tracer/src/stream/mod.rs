@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod entry;
+pub mod format;
 mod health;
 mod lane;
 mod queue;
