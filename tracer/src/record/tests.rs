@@ -177,6 +177,11 @@ fn of_a_stream(records: &[Value]) -> Vec<Value> {
         .map(|kind| of(kind).expect(kind).clone())
         .chain([value(heartbeat)])
         .collect();
+    let mut private = streamed[0].clone();
+    let process = private["process"].as_object_mut().expect("an object");
+    process.remove("uid");
+    process.insert("uid_hash".to_owned(), json!(format!("hash:{:032x}", 7)));
+    streamed.push(private);
     for record in &mut streamed {
         record["record_id"] = json!("4f2a09c1-1");
         record["stream"] = json!({"withheld": 3, "lost": 0});
@@ -223,7 +228,7 @@ fn schema() -> Value {
     serde_json::from_str(SCHEMA).expect("the schema is JSON")
 }
 
-fn validator() -> jsonschema::Validator {
+pub(crate) fn validator() -> jsonschema::Validator {
     jsonschema::options()
         .should_validate_formats(true)
         .build(&schema())

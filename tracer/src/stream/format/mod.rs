@@ -12,7 +12,7 @@ mod ocsf;
 mod record;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};

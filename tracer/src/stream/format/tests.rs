@@ -2,7 +2,7 @@
 
 mod ecs;
 mod ocsf;
-mod samples;
+pub(in crate::stream) mod samples;
 
 use std::collections::BTreeSet;
 

@@ -166,7 +166,7 @@ fn every_record_is_of_a_published_class() {
         let ocsf = converted(Format::Ocsf, &record);
         assert_eq!(facts.wrong(&ocsf), Vec::<String>::new(), "{ocsf:#}");
         assert!(ocsf["message"].is_string(), "{ocsf:#}");
-        assert_eq!(ocsf["metadata"]["uid"], record["record_id"]);
+        assert_eq!(ocsf["metadata"].get("uid"), record.get("record_id"));
         let reason = record["reason"]
             .as_str()
             .or(record["reasons"][0]["reason"].as_str());

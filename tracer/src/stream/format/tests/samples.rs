@@ -6,7 +6,7 @@ use turnaway_common::Reason;
 use crate::record::{samples, tests as native};
 
 /// Records of every reason and every type, rich and poor, each with an id.
-pub(super) fn records() -> Vec<Value> {
+pub(in crate::stream) fn records() -> Vec<Value> {
     let mut records = native::all_records();
     for reason in Reason::ALL.iter().copied() {
         let (failure, who) = match reason {
@@ -34,7 +34,14 @@ pub(super) fn records() -> Vec<Value> {
             }
         }
     }
-    for (number, record) in records.iter_mut().enumerate() {
+    // What is in recordings alone goes to no stream.
+    let streamed = |record: &&mut Value| {
+        !matches!(
+            record["type"].as_str(),
+            Some("accepted" | "run" | "program")
+        )
+    };
+    for (number, record) in records.iter_mut().filter(streamed).enumerate() {
         record["record_id"] = json!(format!("4f2a09c1-{number}"));
     }
     records
