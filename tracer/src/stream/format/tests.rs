@@ -2,11 +2,12 @@
 
 mod ecs;
 mod ocsf;
+mod published;
 pub(in crate::stream) mod samples;
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use turnaway_common::Reason;
 
 use super::{Format, convert};
@@ -93,9 +94,4 @@ fn what_is_no_record_stays_whole() {
             assert!(lost.is_empty(), "{format:?}: {lost:?} of {odd:#}");
         }
     }
-}
-
-/// An object of published facts.
-fn published(text: &str) -> Map<String, Value> {
-    serde_json::from_str(text).expect("an object")
 }
