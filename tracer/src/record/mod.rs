@@ -18,8 +18,8 @@ pub use key::{
     ParentFields, PeerFields, PodFields, ProcessFields, family_name, protocol_name, unix_name,
 };
 pub use lines::{
-    AcceptedRecord, Beat, CountRecord, Event, HeartbeatRecord, ProgramRecord, RunRecord, Summary,
-    SummaryTotal,
+    AcceptedRecord, Beat, Blind, CountRecord, Event, HeartbeatRecord, ProgramRecord, RunRecord,
+    Summary, SummaryTotal,
 };
 pub use listening::{Listening, ListeningFields, Percentiles, Seen, SlotFields, WaitFields, Waits};
 

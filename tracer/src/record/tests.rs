@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use turnaway_common::Reason;
 
 use super::{
-    AcceptedRecord, Beat, Clock, CountRecord, Event, Failures, HeartbeatRecord, Lost,
+    AcceptedRecord, Beat, Blind, Clock, CountRecord, Event, Failures, HeartbeatRecord, Lost,
     ProgramRecord, Run, RunRecord, Summary,
     samples::{self, AT_NS, clock},
 };
@@ -167,6 +167,11 @@ fn of_a_stream(records: &[Value]) -> Vec<Value> {
         uptime: Duration::from_secs(90),
         hooks: samples::hooks(),
         counts: BTreeMap::from([("accept.emfile", 17)]),
+        ruled_out: vec!["accept.enfile", "connect.refused"],
+        blind: vec![Blind {
+            reason: "accept.shed",
+            why: "the hook shed is not in place".to_owned(),
+        }],
         lost: Lost::default(),
         listeners: Some(40),
     };
@@ -344,6 +349,9 @@ fn the_schema_has_no_field_that_no_record_has() {
             note("total", total);
         }
         note("lost", &record["lost"]);
+        for blind in record["blind"].as_array().into_iter().flatten() {
+            note("blind", blind);
+        }
         note("waited", &record["waited"]);
         for hook in record["hooks"].as_array().into_iter().flatten() {
             note("hook", hook);
@@ -421,6 +429,7 @@ fn every_field_is_documented() {
         "parent" | "container" | "lost" | "conntrack" => format!("`{definition}.{field}`"),
         "pod" => format!("`container.pod.{field}`"),
         "hook" => format!("`hooks[].{field}`"),
+        "blind" => format!("`blind[].{field}`"),
         "left_out" => format!("`stream.{field}`"),
         "listening" => format!("`listeners[].{field}`"),
         "waited" => format!("`listeners[].waited.{field}`"),
