@@ -1,5 +1,6 @@
 //! Every reason in every type of record, in every format, against what the formats' owners publish.
 
+mod docs;
 mod ecs;
 mod ocsf;
 mod published;
