@@ -252,6 +252,99 @@ fn every_record_fits_the_schema() {
     }
 }
 
+/// Records as they were when they were first published. They are never changed: whoever reads them by the
+/// schema of today reads those of yesterday, too.
+const STORED: &str = include_str!("stored-1.ndjson");
+
+#[test]
+fn what_was_stored_still_fits_and_is_still_written() {
+    let validator = validator();
+    let mut stored = BTreeSet::new();
+    for line in STORED.lines() {
+        let record: Value = serde_json::from_str(line).expect("JSON");
+        let errors: Vec<String> = validator
+            .iter_errors(&record)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{errors:#?} in {record:#}");
+        places("", &record, &mut stored);
+    }
+    for reason in Reason::ALL {
+        let named = format!("\"reason\":\"{}\"", reason.code());
+        assert!(
+            STORED.contains(&named),
+            "{} is not stored: add it",
+            reason.code()
+        );
+    }
+    // No field is gone, or is called otherwise.
+    let mut today = BTreeSet::new();
+    for record in all_records() {
+        places("", &record, &mut today);
+    }
+    let gone: Vec<_> = stored.difference(&today).collect();
+    assert_eq!(gone, Vec::<&String>::new());
+}
+
+/// Where fields are in a record.
+fn places(prefix: &str, value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                // Names there are reasons.
+                if prefix != "heartbeat.counts" {
+                    let kind = value_kind(object, prefix);
+                    let place = format!("{kind}.{name}");
+                    into.insert(place.clone());
+                    places(&place, value, into);
+                }
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|one| places(prefix, one, into)),
+        _ => {}
+    }
+}
+
+/// A record's fields are told apart by its type.
+fn value_kind<'a>(object: &'a serde_json::Map<String, Value>, prefix: &'a str) -> &'a str {
+    match object.get("type").and_then(Value::as_str) {
+        Some(kind) if prefix.is_empty() => kind,
+        _ => prefix,
+    }
+}
+
+#[test]
+#[ignore = "writes the file of stored records anew"]
+fn store() {
+    let mut lines = BTreeMap::new();
+    for mut record in crate::stream::format::tests::samples::records() {
+        // What is of this very process and this very kernel.
+        if let Some(held) = record.get_mut("holdings") {
+            let sample = super::holdings::tests::samples().into_iter().next();
+            *held = sample.expect("a sample");
+        }
+        if record["kernel"].is_string() {
+            record["kernel"] = json!("6.12.57+deb13-amd64");
+        }
+        if let Some(totals) = record["totals"].as_array_mut() {
+            totals.truncate(2);
+        }
+        let text = record.to_string();
+        let mut shape = BTreeSet::new();
+        places("", &record, &mut shape);
+        // The first of each type and reason, and of each set of fields.
+        let is_incident = record["type"] == "incident";
+        let reason = record["reason"].as_str().filter(|_| !is_incident);
+        let reason = reason.map(str::to_owned);
+        lines
+            .entry((record["type"].to_string(), reason, shape))
+            .or_insert(text);
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/record/stored-1.ndjson");
+    let lines: Vec<String> = lines.into_values().collect();
+    std::fs::write(path, lines.join("\n") + "\n").expect("written");
+}
+
 #[test]
 fn the_schema_refuses_what_the_records_never_are() {
     let validator = validator();

@@ -147,7 +147,7 @@ impl Filter {
         // It is JSON of our own. Were it not, nothing of it would be told.
         let mut record: Map<String, Value> = serde_json::from_str(line).unwrap_or_default();
         self.apply(&mut record);
-        Value::Object(record).to_string()
+        serde_json::to_string(&record).unwrap_or_default()
     }
 
     /// Changes a native record (docs/records.md).

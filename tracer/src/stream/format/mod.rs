@@ -12,7 +12,7 @@ mod ocsf;
 mod record;
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};

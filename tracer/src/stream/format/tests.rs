@@ -4,7 +4,7 @@ mod docs;
 mod ecs;
 mod ocsf;
 mod published;
-pub(in crate::stream) mod samples;
+pub(crate) mod samples;
 
 use std::collections::BTreeSet;
 

@@ -71,7 +71,8 @@ impl Encoder {
 }
 
 fn told(format: Format, native: Map<String, Value>) -> String {
-    Value::Object(convert(format, native)).to_string()
+    // Twice as fast as to format it; there is nothing in it that JSON cannot say.
+    serde_json::to_string(&convert(format, native)).unwrap_or_default()
 }
 
 /// What was written can be read: it is JSON of our own, and an object.

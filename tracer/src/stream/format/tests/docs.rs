@@ -52,7 +52,14 @@ fn every_field_is_documented() {
     assert_eq!(undocumented, Vec::<&String>::new());
     // And nothing that is not there: what looks like a field is one.
     let words = DOCUMENT.split('`').skip(1).step_by(2);
-    let columns = ["event.", "actor.", "finding_info.", "orchestrator.", "connection_info.", "device."];
+    let columns = [
+        "event.",
+        "actor.",
+        "finding_info.",
+        "orchestrator.",
+        "connection_info.",
+        "device.",
+    ];
     for word in words.filter(|word| columns.iter().any(|column| word.starts_with(column))) {
         assert!(all.contains(word), "{word} is documented and never there");
     }
@@ -70,7 +77,10 @@ fn block<'a>(text: &'a str, begins: &str) -> &'a str {
 fn the_documents_examples_are_what_is_told() {
     let mut record: Value = serde_json::from_str(block(RECORDS, "```json\n")).expect("JSON");
     record["record_id"] = json!("1b4e28ba2fa111d2883f0016d3cca427-481");
-    for (format, begins) in [(Format::Ecs, "```json ecs\n"), (Format::Ocsf, "```json ocsf\n")] {
+    for (format, begins) in [
+        (Format::Ecs, "```json ecs\n"),
+        (Format::Ocsf, "```json ocsf\n"),
+    ] {
         let mut example: Value = serde_json::from_str(block(DOCUMENT, begins)).expect("JSON");
         if let Some(version) = example.pointer_mut("/metadata/product/version") {
             *version = env!("CARGO_PKG_VERSION").into();

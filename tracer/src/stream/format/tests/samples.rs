@@ -6,7 +6,7 @@ use turnaway_common::Reason;
 use crate::record::{samples, tests as native};
 
 /// Records of every reason and every type, rich and poor, each with an id.
-pub(in crate::stream) fn records() -> Vec<Value> {
+pub(crate) fn records() -> Vec<Value> {
     let mut records = native::all_records();
     for reason in Reason::ALL.iter().copied() {
         let (failure, who) = match reason {
