@@ -9,6 +9,8 @@ mod daemon;
 mod faults;
 #[path = "stream/files.rs"]
 mod files;
+#[path = "stream/formats.rs"]
+mod formats;
 #[path = "stream/restarts.rs"]
 mod restarts;
 #[path = "stream/syslog.rs"]
@@ -25,6 +27,7 @@ use turnaway::stream::{
     Health, Streams,
     config::{Config, understand},
     entry::Kind,
+    privacy::Privacy,
 };
 use turnaway_tests::wait;
 
@@ -37,7 +40,11 @@ fn start(streams: &[Value], folder: &Path) -> Streams {
         .iter()
         .map(|one| serde_json::from_value(one.clone()).unwrap())
         .collect();
-    Streams::start(&understand(&configs).unwrap(), Some(folder)).unwrap()
+    Streams::start(
+        &understand(&configs, &Privacy::default()).unwrap(),
+        Some(folder),
+    )
+    .unwrap()
 }
 
 /// A record with a number, by which the test knows it.

@@ -1,6 +1,6 @@
 //! The daemon's own stream: what a server failed, by its own tally, is what a receiver adds up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -44,6 +44,38 @@ fn beats(records: &[Value], run: &str) -> u64 {
         })
         .collect();
     beats.values().sum()
+}
+
+/// Heartbeats rule out what was watched and not counted, and nothing else.
+fn silence_means_something(records: &[Value]) {
+    let codes = |list: &Value, name: Option<&str>| -> BTreeSet<String> {
+        let all = list.as_array().expect("a list").iter();
+        let code = |one: &Value| name.map_or(one.clone(), |name| one[name].clone());
+        all.map(|one| code(one).as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut ruled_out = 0;
+    for beat in records
+        .iter()
+        .filter(|record| record["type"] == "heartbeat")
+    {
+        let out = codes(&beat["ruled_out"], None);
+        ruled_out += out.len();
+        let counted = beat["counts"].as_object().unwrap();
+        assert!(
+            !counted.keys().any(|reason| out.contains(reason)),
+            "{beat:#}"
+        );
+        let blind = codes(&beat["blind"], Some("reason"));
+        assert!(out.is_disjoint(&blind), "{beat:#}");
+        let hooks = beat["hooks"].as_array().unwrap();
+        let is_whole = hooks
+            .iter()
+            .filter(|hook| hook["name"] != "programs")
+            .all(|hook| hook["status"] == "attached");
+        assert_eq!(blind.is_empty(), is_whole, "{beat:#}");
+    }
+    assert!(ruled_out > 0, "nothing was ever ruled out");
 }
 
 /// What the last summary says of a port.
@@ -137,6 +169,7 @@ fn totals_survive_a_receiver_that_is_down_and_a_daemon_that_is_killed() {
     daemon.stop().unwrap();
     let records = collector.records().unwrap();
     assert_eq!(summed(&records, port), Some(since));
+    silence_means_something(&records);
     for kind in ["event", "count", "incident", "heartbeat", "summary"] {
         assert!(
             records.iter().any(|record| record["type"] == kind),

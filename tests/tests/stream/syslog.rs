@@ -11,15 +11,15 @@ use turnaway_tests::wait;
 use crate::{different, push, start, until};
 
 /// rsyslogd with its own parser of structured data, which writes what it found there and the message.
-struct Rsyslog {
+pub(crate) struct Rsyslog {
     server: Option<Foreground>,
     config: PathBuf,
     out: PathBuf,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Rsyslog {
-    fn start(dir: &Path, global: &str, driver: &str) -> Self {
+    pub(crate) fn start(dir: &Path, global: &str, driver: &str) -> Self {
         let port = free_port().unwrap();
         let out = dir.join("out");
         let config = dir.join("rsyslog.conf");
@@ -61,7 +61,7 @@ impl Rsyslog {
     }
 
     /// Killed, with whatever it had in memory.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.0.kill().unwrap();
             server.0.wait().unwrap();
@@ -77,7 +77,7 @@ impl Rsyslog {
     }
 
     /// What its parser made of structured data, and the records that came as messages.
-    fn understood(&self) -> Vec<(Vec<String>, Value)> {
+    pub(crate) fn understood(&self) -> Vec<(Vec<String>, Value)> {
         read(&self.out)
     }
 

@@ -1,6 +1,7 @@
 //! The command line: one file a command, each from raw arguments to validated options.
 
 mod control;
+mod convert;
 mod daemon;
 mod doctor;
 mod errors;
@@ -63,6 +64,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Show the incidents in recorded events
     Replay(replay::Args),
+    /// Tell recorded events in the words of ECS or OCSF
+    Convert(convert::Args),
     /// Tell of incidents, and whether they come again
     Report(Box<report::Args>),
     /// Say whether a configuration is right
@@ -102,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Silence(args) => control::silence(args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Report(args) => report::run(&args),
         Command::CheckConfig(args) => rules::check(&args),
         Command::Rules(args) => rules::run(&args),

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -80,24 +80,36 @@ pub(super) fn rules(config: Option<&PathBuf>) -> Result<Rules> {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let rules = rules(args.config.as_ref())?;
-    let from: Box<dyn BufRead> = if args.file.as_os_str() == "-" {
-        Box::new(BufReader::new(io::stdin()))
-    } else {
-        let name = args.file.display();
-        let file = File::open(&args.file)
-            .with_context(|| format!("cannot read {name}; give a file of records, or -"))?;
-        Box::new(BufReader::with_capacity(1 << 16, file))
+    let from = input(&args.file)?;
+    unless_broken_pipe(replay(args, rules, from), || {
+        format!("cannot replay {}", args.file.display())
+    })
+}
+
+/// A file of records, or stdin where it is called `-`.
+pub(super) fn input(file: &Path) -> Result<Box<dyn BufRead>> {
+    if file.as_os_str() == "-" {
+        return Ok(Box::new(BufReader::new(io::stdin())));
+    }
+    let name = file.display();
+    let file = File::open(file)
+        .with_context(|| format!("cannot read {name}; give a file of records, or -"))?;
+    Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
+}
+
+/// A reader that has gone has seen what it wanted.
+pub(super) fn unless_broken_pipe(
+    done: Result<()>,
+    what: impl FnOnce() -> String,
+) -> Result<ExitCode> {
+    let is_broken_pipe = |error: &anyhow::Error| {
+        error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     };
-    // A reader that has gone has seen what it wanted.
-    match replay(args, rules, from) {
-        Err(error)
-            if error
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) =>
-        {
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => Err(error.context(format!("cannot replay {}", args.file.display()))),
+    match done {
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error.context(what())),
         Ok(()) => Ok(ExitCode::SUCCESS),
     }
 }

@@ -22,6 +22,10 @@ pub(super) struct CheckArgs {
 pub(super) fn check(args: &CheckArgs) -> Result<ExitCode> {
     let all = rules::load(&args.file)?;
     let rules = &all.rules;
+    // The key of the hashes is the same for all.
+    if let Some(stream) = all.streams.first() {
+        stream.privacy.filter()?;
+    }
     super::print(&format!(
         "{}: right: {} rules, {} ignored, {} silences, {} to notify, {} streams\n",
         args.file.display(),

@@ -7,7 +7,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Last, Started};
+use super::{
+    Last, Started,
+    coverage::{self, Watch},
+};
 use crate::{
     event::Count,
     record::{Beat, HeartbeatRecord, Lost},
@@ -24,6 +27,8 @@ pub(super) struct Heartbeat {
     last: Instant,
     /// Failures since then, by reason.
     counts: BTreeMap<&'static str, u64>,
+    /// What was watched then. Before the first nothing is known of that.
+    watch: Option<Watch>,
 }
 
 impl Heartbeat {
@@ -33,6 +38,7 @@ impl Heartbeat {
             since: Timestamp::now(),
             last: Instant::now(),
             counts: BTreeMap::new(),
+            watch: None,
         }
     }
 
@@ -60,12 +66,19 @@ impl Heartbeat {
         let now = Timestamp::now();
         let since = std::mem::replace(&mut self.since, now);
         self.last = Instant::now();
+        let counts = std::mem::take(&mut self.counts);
+        let watch = Watch::new(&last.hooks, last.losses);
+        let before = self.watch.replace(watch.clone());
         let beat = Beat {
             since,
+            ruled_out: before.map_or_else(Vec::new, |before| {
+                coverage::ruled_out(&before, &watch, &counts)
+            }),
+            blind: coverage::blind(&last.hooks),
             uptime: started.steady.elapsed(),
             // How many runs the kernel left out of each is read at the end only.
             hooks: last.hooks.iter().map(|status| hook(status, None)).collect(),
-            counts: std::mem::take(&mut self.counts),
+            counts,
             lost: Lost {
                 ring: last.losses.ring,
                 map: last.losses.map,

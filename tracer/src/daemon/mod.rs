@@ -5,6 +5,7 @@
 
 mod accepted;
 mod answers;
+mod coverage;
 mod endpoint;
 mod heartbeat;
 mod recorder;

@@ -11,6 +11,10 @@ use crate::{
 
 /// Text without what moves a cursor or hides; a backslash stays.
 pub(crate) fn plain(from: &str) -> String {
+    // Nearly all names are like that.
+    if from.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return from.to_owned();
+    }
     let parts: Vec<String> = from
         .split('\\')
         .map(|part| text::terminal(part.as_bytes()))

@@ -19,7 +19,7 @@ mod keeper;
 mod lane;
 mod queue;
 pub(crate) mod receiver;
-mod secret;
+pub(crate) mod secret;
 mod spool;
 mod stdout;
 pub(crate) mod syslog;

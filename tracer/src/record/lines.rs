@@ -199,9 +199,20 @@ pub struct HeartbeatRecord {
     kernel: String,
     hooks: Vec<Hook>,
     counts: BTreeMap<&'static str, u64>,
+    ruled_out: Vec<&'static str>,
+    blind: Vec<Blind>,
     lost: Lost,
     #[serde(skip_serializing_if = "Option::is_none")]
     listeners: Option<usize>,
+}
+
+/// A reason that cannot be watched, or not of all programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Blind {
+    /// Its code.
+    pub reason: &'static str,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// What a heartbeat says.
@@ -215,6 +226,10 @@ pub struct Beat {
     pub hooks: Vec<Hook>,
     /// Failures since then, by reason.
     pub counts: BTreeMap<&'static str, u64>,
+    /// Reasons that were watched all the time without loss, of which nothing was counted.
+    pub ruled_out: Vec<&'static str>,
+    /// Reasons that cannot be watched, or not of all programs.
+    pub blind: Vec<Blind>,
     /// What could not be kept since turnaway runs.
     pub lost: Lost,
     /// Listeners that were seen to accept.
@@ -233,6 +248,8 @@ impl HeartbeatRecord {
             kernel: text::json(rustix::system::uname().release().to_bytes()),
             hooks: beat.hooks,
             counts: beat.counts,
+            ruled_out: beat.ruled_out,
+            blind: beat.blind,
             lost: beat.lost,
             listeners: beat.listeners,
         }

@@ -18,8 +18,8 @@ pub use key::{
     ParentFields, PeerFields, PodFields, ProcessFields, family_name, protocol_name, unix_name,
 };
 pub use lines::{
-    AcceptedRecord, Beat, CountRecord, Event, HeartbeatRecord, ProgramRecord, RunRecord, Summary,
-    SummaryTotal,
+    AcceptedRecord, Beat, Blind, CountRecord, Event, HeartbeatRecord, ProgramRecord, RunRecord,
+    Summary, SummaryTotal,
 };
 pub use listening::{Listening, ListeningFields, Percentiles, Seen, SlotFields, WaitFields, Waits};
 
@@ -29,4 +29,4 @@ pub const SCHEMA: &str = "turnaway/1";
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

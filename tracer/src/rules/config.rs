@@ -96,7 +96,10 @@ pub(super) fn configuration(text: &str, file: &str) -> Result<Configuration, Con
     };
     let notifiers = notify::config::understand(&mem::take(&mut raw.notify))
         .map_err(|error| failed(format!("{error:#}")))?;
-    let streams = stream::config::understand(&mem::take(&mut raw.stream))
+    let streams = raw
+        .privacy
+        .understand()
+        .and_then(|privacy| stream::config::understand(&mem::take(&mut raw.stream), &privacy))
         .map_err(|error| failed(format!("{error:#}")))?;
     let heartbeat = raw.heartbeat.take();
     let heartbeat = heartbeat
@@ -163,6 +166,9 @@ pub(super) struct RawFile {
     /// Where records go (docs/stream.md).
     #[serde(default)]
     stream: Vec<stream::config::Config>,
+    /// What of records is nobody's business.
+    #[serde(default)]
+    privacy: stream::privacy::Config,
     /// How often a record says that turnaway lives.
     heartbeat: Option<String>,
     #[serde(default)]

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::entry;
+use super::{entry, format::Format, privacy::Privacy};
 use crate::{
     alert::Severity,
     notify::{
@@ -51,6 +51,9 @@ pub struct Config {
     pub kind: Kind,
     /// What it is called in metrics, in messages and in the spool's folder.
     pub name: Option<String>,
+    /// In whose words records are told.
+    #[serde(default)]
+    pub format: Format,
     /// What each record is put into.
     pub envelope: Option<Envelope>,
     /// How records are told apart in a stream of bytes.
@@ -214,6 +217,10 @@ pub struct Stream {
     pub kind: Kind,
     /// What of all records it wants.
     pub wants: Wants,
+    /// What of them is nobody's business.
+    pub privacy: Privacy,
+    /// In whose words they are told.
+    pub format: Format,
     /// Records a second at most.
     pub rate: Option<u32>,
     /// Records that wait in memory at most.
@@ -368,17 +375,17 @@ pub enum Body {
 }
 
 /// Understands all `[[stream]]`, or says everything that is wrong with them.
-pub fn understand(configs: &[Config]) -> Result<Vec<Stream>> {
+pub fn understand(configs: &[Config], privacy: &Privacy) -> Result<Vec<Stream>> {
     let name = |config: &Config| config.name.clone();
     understand_each(
         "stream",
         configs,
         |one| (name(one), one.kind.name()),
-        stream,
+        |config, name| stream(config, name, privacy),
     )
 }
 
-fn stream(config: &Config, name: &str) -> Result<Stream> {
+fn stream(config: &Config, name: &str, privacy: &Privacy) -> Result<Stream> {
     check_options(config.kind, Kind::name, &present(config))?;
     check_reasons(config.only.iter().chain(&config.except))?;
     let timeout = duration("timeout", config.timeout.as_deref(), TIMEOUT)?;
@@ -431,6 +438,8 @@ fn stream(config: &Config, name: &str) -> Result<Stream> {
             only: config.only.clone(),
             except: config.except.clone(),
         },
+        privacy: privacy.clone(),
+        format: config.format,
         rate: config.rate,
         queue,
         batch,

@@ -12,6 +12,7 @@ use super::{
     config::{Stream, Wants},
     entry::{Entry, add_field},
     health::Health,
+    privacy::Filter,
     queue::{Queue, Waiting},
     sinks::{Outcome, Sink},
     store::{Place, Store},
@@ -103,11 +104,18 @@ impl Lane {
     }
 
     /// Delivers what comes until the lane ends.
-    pub(super) fn run(&self, stream: &Stream, place: Option<Place>, sink: &mut dyn Sink) {
+    pub(super) fn run(
+        &self,
+        stream: &Stream,
+        place: Option<Place>,
+        filter: Option<Filter>,
+        sink: &mut dyn Sink,
+    ) {
         let now = Instant::now();
         let mut courier = Courier {
             lane: self,
             stream,
+            filter,
             store: Store::new(place, now),
             flying: VecDeque::new(),
             failures: 0,
@@ -131,6 +139,7 @@ impl Lane {
 struct Courier<'a> {
     lane: &'a Lane,
     stream: &'a Stream,
+    filter: Option<Filter>,
     store: Store,
     /// Batches that were sent and may yet be lost: the last record of each, and how many.
     flying: VecDeque<(u64, u64)>,
@@ -153,7 +162,9 @@ impl Courier<'_> {
         if came.is_empty() {
             self.store.store(now);
         } else {
-            let entries = came.into_iter().map(prepare).collect();
+            let entries = came.into_iter();
+            let filter = self.filter.as_ref();
+            let entries = entries.map(|waiting| prepare(waiting, filter)).collect();
             self.store.put(entries, now);
         }
         self.look(sink);
@@ -397,13 +408,19 @@ impl Courier<'_> {
     }
 }
 
-/// A record, with what is to be said in it.
-fn prepare(waiting: Waiting) -> Arc<Entry> {
-    let Some(note) = waiting.note.json() else {
+/// A record without what is nobody's business, and with what is to be said in it.
+fn prepare(waiting: Waiting, filter: Option<&Filter>) -> Arc<Entry> {
+    let note = waiting.note.json();
+    if note.is_none() && filter.is_none() {
         return waiting.entry;
-    };
+    }
     let mut entry = Entry::clone(&waiting.entry);
-    add_field(&mut entry.line, "stream", &note);
+    if let Some(filter) = filter {
+        entry.line = filter.line(&entry.line);
+    }
+    if let Some(note) = note {
+        add_field(&mut entry.line, "stream", &note);
+    }
     Arc::new(entry)
 }
 

@@ -6,8 +6,10 @@
 
 pub mod config;
 pub mod entry;
+pub mod format;
 mod health;
 mod lane;
+pub mod privacy;
 mod queue;
 mod sinks;
 mod spool;
@@ -70,6 +72,7 @@ impl Streams {
     }
 
     fn add(&mut self, stream: &Stream) -> Result<()> {
+        let filter = stream.privacy.filter()?;
         let lane = Arc::new(Lane::new(stream));
         let place = self
             .folder
@@ -87,7 +90,7 @@ impl Streams {
             .spawn(move || {
                 privileges::keep(Duty::Serve);
                 let mut sink = sinks::sink(&thread_stream);
-                thread_lane.run(&thread_stream, place, &mut *sink);
+                thread_lane.run(&thread_stream, place, filter, &mut *sink);
                 drop(ending);
             })
             .with_context(|| format!("cannot start thread {name}"))?;

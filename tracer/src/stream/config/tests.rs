@@ -6,7 +6,7 @@ fn read(text: &str) -> Result<Vec<Stream>> {
         stream: Vec<Config>,
     }
     let file: File = toml::from_str(text)?;
-    understand(&file.stream)
+    understand(&file.stream, &Privacy::default())
 }
 
 #[test]

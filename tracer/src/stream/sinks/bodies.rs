@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::encode::Encoder;
 use crate::{
     notify::{receiver::Failure, wording},
-    stream::{entry::add_field, store::Numbered},
+    stream::{entry::add_field, format::Format, store::Numbered},
     text,
 };
 
@@ -24,10 +24,10 @@ pub(super) struct Verdict {
 }
 
 /// A line for each record.
-pub(super) fn ndjson(batch: &[Numbered]) -> Vec<u8> {
+pub(super) fn ndjson(encoder: &Encoder, batch: &[Numbered]) -> Vec<u8> {
     let mut out = Vec::new();
     for (_, entry) in batch {
-        line(&mut out, &entry.line);
+        line(&mut out, &encoder.json(entry));
     }
     out
 }
@@ -38,14 +38,16 @@ fn line(out: &mut Vec<u8>, text: &str) {
 }
 
 /// `_bulk`: each record is created under its own id, so that one that comes twice is there once.
-pub(super) fn elasticsearch(index: &str, batch: &[Numbered]) -> Vec<u8> {
+pub(super) fn elasticsearch(encoder: &Encoder, index: &str, batch: &[Numbered]) -> Vec<u8> {
     let mut out = Vec::new();
     for (_, entry) in batch {
         let action = json!({ "create": { "_index": index, "_id": entry.id } });
         line(&mut out, &action.to_string());
-        let mut record = entry.line.clone();
-        // A data stream wants a time of this name.
-        if let Ok(time) = jiff::Timestamp::from_nanosecond(entry.time_ns.into()) {
+        let mut record = encoder.json(entry).into_owned();
+        // A data stream wants a time of this name, which ECS has.
+        if encoder.format != Format::Ecs
+            && let Ok(time) = jiff::Timestamp::from_nanosecond(entry.time_ns.into())
+        {
             add_field(&mut record, "@timestamp", &format!("\"{time:.9}\""));
         }
         line(&mut out, &record);
@@ -94,14 +96,14 @@ pub(super) fn splunk(encoder: &Encoder, index: Option<&str>, batch: &[Numbered])
             "time": format!("{seconds}.{rest:09}"),
             "host": encoder.host,
             "source": "turnaway",
-            "sourcetype": "turnaway:native",
+            "sourcetype": format!("turnaway:{}", encoder.format.name()),
             "fields": { "record_id": entry.id, "type": entry.kind.name() },
         });
         if let Some(index) = index {
             event["index"] = index.into();
         }
         let mut event = event.to_string();
-        add_field(&mut event, "event", &entry.line);
+        add_field(&mut event, "event", &encoder.json(entry));
         line(&mut out, &event);
     }
     out
@@ -123,7 +125,7 @@ pub(super) fn loki(encoder: &Encoder, batch: &[Numbered]) -> Vec<u8> {
         streams
             .entry((entry.kind.name(), entry.reason.as_deref()))
             .or_default()
-            .push(json!([entry.time_ns.to_string(), entry.line]));
+            .push(json!([entry.time_ns.to_string(), encoder.json(entry)]));
     }
     let streams: Vec<Value> = streams
         .into_iter()

@@ -8,12 +8,14 @@ use super::syslog;
 use crate::stream::{
     config::{Framing, Stream, Syslog},
     entry::Entry,
+    format::{Format, convert},
 };
 
 /// Makes bytes of records.
 #[derive(Debug)]
 pub(super) struct Encoder {
     envelope: Option<Syslog>,
+    pub(super) format: Format,
     pub(super) host: String,
 }
 
@@ -22,6 +24,7 @@ impl Encoder {
         let uname = rustix::system::uname();
         Self {
             envelope: stream.envelope,
+            format: stream.format,
             host: crate::text::json(uname.nodename().to_bytes()),
         }
     }
@@ -29,14 +32,24 @@ impl Encoder {
     /// The record as it is sent, in its envelope if there is one. There is no line feed in it.
     pub(super) fn message<'a>(&self, entry: &'a Entry) -> Cow<'a, str> {
         match self.envelope {
-            None => Cow::Borrowed(&entry.line),
-            Some(envelope) => Cow::Owned(syslog::message(
-                envelope,
-                &self.host,
-                entry,
-                &object(entry),
-                &entry.line,
-            )),
+            None => self.json(entry),
+            Some(envelope) => {
+                let native = object(entry);
+                let mut message = syslog::head(envelope, &self.host, entry, &native);
+                match self.format {
+                    Format::Native => message.push_str(&entry.line),
+                    other => message.push_str(&told(other, native)),
+                }
+                Cow::Owned(message)
+            }
+        }
+    }
+
+    /// The record alone, in the words that are asked for.
+    pub(super) fn json<'a>(&self, entry: &'a Entry) -> Cow<'a, str> {
+        match self.format {
+            Format::Native => Cow::Borrowed(&entry.line),
+            other => Cow::Owned(told(other, object(entry))),
         }
     }
 
@@ -55,6 +68,11 @@ impl Encoder {
             }
         }
     }
+}
+
+fn told(format: Format, native: Map<String, Value>) -> String {
+    // Twice as fast as to format it; there is nothing in it that JSON cannot say.
+    serde_json::to_string(&convert(format, native)).unwrap_or_default()
 }
 
 /// What was written can be read: it is JSON of our own, and an object.

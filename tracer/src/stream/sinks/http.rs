@@ -37,11 +37,11 @@ impl Sink for Poster {
     fn deliver(&mut self, batch: &[Numbered]) -> Result<Outcome, Failure> {
         let encoder = &self.encoder;
         let (path, kind, body) = match &self.body {
-            Body::Ndjson => ("", "application/x-ndjson", bodies::ndjson(batch)),
+            Body::Ndjson => ("", "application/x-ndjson", bodies::ndjson(encoder, batch)),
             Body::Elasticsearch { index } => (
                 "/_bulk?filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason",
                 "application/x-ndjson",
-                bodies::elasticsearch(index, batch),
+                bodies::elasticsearch(encoder, index, batch),
             ),
             Body::Splunk { index } => (
                 "/services/collector/event",

@@ -120,7 +120,7 @@ pub(super) fn request(encoder: &Encoder, batch: &[Numbered]) -> Vec<u8> {
                 time_unix_nano: time,
                 severity_number,
                 severity_text: severity_text.to_owned(),
-                body: Some(any(&entry.line)),
+                body: Some(any(&encoder.json(entry))),
                 attributes: [
                     Some(attribute("log.record.uid", &entry.id)),
                     Some(attribute("turnaway.type", entry.kind.name())),

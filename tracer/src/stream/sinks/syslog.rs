@@ -29,14 +29,13 @@ const FIELDS: [(&str, &str); 14] = [
     ("lost", "/stream/lost"),
 ];
 
-/// The message around a record's JSON. That comes without a byte order mark, which a reader of JSON would
-/// stumble over: by the standard it is a message of an encoding that is not told.
-pub(super) fn message(
+/// What comes before a record's JSON. That has no byte order mark, which a reader of JSON would stumble over:
+/// by the standard it is a message of an encoding that is not told. `record` is native, whatever the JSON is.
+pub(super) fn head(
     syslog: Syslog,
     host: &str,
     entry: &Entry,
     record: &Map<String, Value>,
-    json: &str,
 ) -> String {
     let severity = match entry.severity {
         Some(Severity::Critical) => 2,
@@ -68,7 +67,6 @@ pub(super) fn message(
         let _ = write!(out, " {name}=\"{value}\"");
     }
     out.push_str("] ");
-    out.push_str(json);
     out
 }
 

@@ -1,0 +1,151 @@
+//! Objects of JSON, from which fields are moved to others: what is not moved stays, so nothing is lost.
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value};
+
+/// An object of JSON.
+pub(super) type Object = Map<String, Value>;
+
+/// Adds a field, unless nothing is known of it.
+pub(super) fn put(object: &mut Object, name: &str, value: impl Into<Maybe>) {
+    if let Maybe(Some(value)) = value.into() {
+        object.insert(name.to_owned(), value);
+    }
+}
+
+/// A value, or none: an object without fields is none.
+pub(super) struct Maybe(Option<Value>);
+
+impl From<Value> for Maybe {
+    fn from(value: Value) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl From<Option<Value>> for Maybe {
+    fn from(value: Option<Value>) -> Self {
+        Self(value)
+    }
+}
+
+impl From<Object> for Maybe {
+    fn from(object: Object) -> Self {
+        Self((!object.is_empty()).then_some(Value::Object(object)))
+    }
+}
+
+impl From<&str> for Maybe {
+    fn from(text: &str) -> Self {
+        Self(Some(text.into()))
+    }
+}
+
+impl From<String> for Maybe {
+    fn from(text: String) -> Self {
+        Self(Some(text.into()))
+    }
+}
+
+impl From<Option<String>> for Maybe {
+    fn from(text: Option<String>) -> Self {
+        Self(text.map(Value::from))
+    }
+}
+
+impl From<Option<&str>> for Maybe {
+    fn from(text: Option<&str>) -> Self {
+        Self(text.map(Value::from))
+    }
+}
+
+impl From<i32> for Maybe {
+    fn from(number: i32) -> Self {
+        Self(Some(number.into()))
+    }
+}
+
+impl From<u64> for Maybe {
+    fn from(number: u64) -> Self {
+        Self(Some(number.into()))
+    }
+}
+
+impl From<Option<u64>> for Maybe {
+    fn from(number: Option<u64>) -> Self {
+        Self(number.map(Value::from))
+    }
+}
+
+impl From<Option<i64>> for Maybe {
+    fn from(number: Option<i64>) -> Self {
+        Self(number.map(Value::from))
+    }
+}
+
+impl From<Vec<Value>> for Maybe {
+    fn from(list: Vec<Value>) -> Self {
+        Self((!list.is_empty()).then_some(Value::Array(list)))
+    }
+}
+
+/// Takes an object out; what is no object stays.
+pub(super) fn take_object(object: &mut Object, name: &str) -> Object {
+    match object.remove(name) {
+        Some(Value::Object(inner)) => inner,
+        Some(other) => {
+            object.insert(name.to_owned(), other);
+            Object::new()
+        }
+        None => Object::new(),
+    }
+}
+
+/// Takes a text out; what is none stays.
+pub(super) fn take_text(object: &mut Object, name: &str) -> Option<String> {
+    match object.remove(name)? {
+        Value::String(text) => Some(text),
+        other => {
+            object.insert(name.to_owned(), other);
+            None
+        }
+    }
+}
+
+/// Takes a number of at most `most` out; what is none stays.
+pub(super) fn take_number(object: &mut Object, name: &str, most: u64) -> Option<u64> {
+    let number = object.get(name)?.as_u64()?;
+    (number <= most).then(|| {
+        object.remove(name);
+        number
+    })
+}
+
+/// Puts back what is left of an object.
+pub(super) fn put_back(object: &mut Object, name: &str, left: Object) {
+    // What is there already was no object, and has stayed.
+    if !left.is_empty() && !object.contains_key(name) {
+        object.insert(name.to_owned(), Value::Object(left));
+    }
+}
+
+/// An object in an object.
+pub(super) fn object<'a>(object: &'a Object, name: &str) -> Option<&'a Object> {
+    object.get(name)?.as_object()
+}
+
+/// A text in an object.
+pub(super) fn text<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
+    object.get(name)?.as_str()
+}
+
+/// A number in an object.
+pub(super) fn number(object: &Object, name: &str) -> Option<u64> {
+    object.get(name)?.as_u64()
+}
+
+/// Whether it is what a listener is bound to that listens on all addresses: no host has it.
+pub(super) fn is_of_all(address: &str) -> bool {
+    let address: Option<IpAddr> = address.parse().ok();
+    address.is_some_and(|address| address.is_unspecified())
+}
