@@ -141,6 +141,11 @@ impl Collector {
         })
     }
 
+    /// Hooks are in place: counting begins.
+    pub(crate) fn begin(&mut self) {
+        self.since_ns = monotonic_ns();
+    }
+
     /// A sample could not be shown.
     pub(crate) fn skipped(&mut self) {
         self.lost.samples += 1;
@@ -153,6 +158,7 @@ impl Collector {
 
     /// Takes in what queues look like.
     pub(crate) fn looked(&mut self, poll: &Poll) {
+        let is_first = self.listeners.is_empty();
         let names: HashMap<(u64, u64), Arc<str>> = self
             .listeners
             .drain(..)
@@ -188,6 +194,10 @@ impl Collector {
             .take(PROBLEMS)
             .map(|problem| text::terminal(problem.as_bytes()))
             .collect();
+        if is_first {
+            // So that owners are there with the first sample.
+            self.ask();
+        }
     }
 
     /// Takes in a counter's growth.
@@ -247,7 +257,7 @@ impl Collector {
             Failing {
                 sample: FailureSample {
                     inode: key.socket_inode.filter(|_| !key.reason.is_of_connect()),
-                    about: shown(name::about(key, listener, who)),
+                    about: shown(about(key, listener, who)),
                     port: match key.target {
                         Some(target) => target.port(),
                         None => listener.address.as_ref().and_then(port),
@@ -477,6 +487,18 @@ fn take(
                 .collect(),
         },
     );
+}
+
+/// What it is about; of a process's descriptors, all together.
+fn about(key: &Key, listener: &Listener, who: &Who) -> Option<String> {
+    if !key.reason.is_of_descriptors() {
+        return name::about(key, listener, who);
+    }
+    let whose = match key.process {
+        Some(_) => "(its descriptors)",
+        None => "(open files of the host)",
+    };
+    Some(whose.to_owned())
 }
 
 fn port(address: &Address) -> Option<u32> {

@@ -128,6 +128,7 @@ pub(crate) fn incidents(worst: Vec<(IncidentRecord, bool)>) -> Vec<IncidentSampl
 
 impl Watcher for Live {
     fn begun(&mut self, _hooks: &[HookStatus]) {
+        self.collector.begin();
         if let Show::Screen(screen) = &mut self.show {
             let (samples, updates) = mpsc::sync_channel(WAITING);
             match screen::start(self.options.clone(), Arc::clone(&self.link), updates) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::ring::Ring;
+use super::ring::{Ring, SECONDS};
 use crate::{
     observation::Code,
     top::sample::{ListenerSample, RowId},
@@ -224,10 +224,17 @@ impl Row {
         Some(owner.used?.saturating_mul(1000) / owner.limit?.max(1))
     }
 
-    /// The reason of most failures of the last minute, else of all.
+    /// The reason of most failures of the last minute: a cause before what follows from it.
     #[must_use]
-    pub fn main_reason(&self) -> Option<&ByReason> {
-        self.reasons.first()
+    pub fn main_reason(&self, second: u64) -> Option<&ByReason> {
+        let lately = |one: &&ByReason| one.by_second.sum(second, SECONDS) > 0;
+        let is_state = |one: &&ByReason| one.reason.lasts();
+        let mut causes = self
+            .reasons
+            .iter()
+            .filter(lately)
+            .filter(|one| !is_state(one));
+        causes.next().or_else(|| self.reasons.iter().find(lately))
     }
 }
 

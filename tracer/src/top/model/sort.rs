@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::Row;
+use super::{NEAR, Row};
 use crate::top::sample::RowId;
 
 /// By what.
@@ -71,12 +71,15 @@ impl Sort {
 /// What a row is sorted by: the highest first; `None` always last.
 fn key(row: &Row, sort: Sort) -> Option<[u64; 5]> {
     let accepts = row.accept_rate.map(milli);
+    let fails = row.failures_60s > 0 || row.stalled_ns.is_some();
+    let full = row.descriptors().filter(|full| *full >= NEAR).unwrap_or(0);
     Some(match sort {
         Sort::Worst => [
+            // Who turns others away before who is turned away.
+            u64::from(fails) + u64::from(fails && !row.is_other()),
             row.failures_60s,
             row.stalled_ns.unwrap_or(0),
-            row.fullness().unwrap_or(0),
-            row.descriptors().filter(|full| *full >= 800).unwrap_or(0),
+            row.fullness().unwrap_or(0).max(full),
             accepts.unwrap_or(0),
         ],
         Sort::Failures => [

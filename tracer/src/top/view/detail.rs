@@ -74,33 +74,18 @@ fn lines(row: &Row, detail: Option<&Detail>, scene: Scene<'_>) -> Vec<Line<'stat
         Span::styled(if row.closed { "  closed" } else { "" }, look.odd()),
     ])];
     lines.extend(owners(row, scene));
+    lines.extend(fds(row, scene));
     if !row.is_other() {
         lines.push(queue(row, scene));
         lines.push(accepts(row, scene));
     }
     lines.extend(failures(row, scene));
-    for (reason, all) in detail.iter().flat_map(|detail| &detail.advice) {
-        if !all.is_empty() {
-            lines.push(part(
-                "advice",
-                Span::styled(format!("for {reason}"), look.bold()),
-                scene,
-            ));
-        }
-        for line in all {
-            let style = if line.starts_with("now:") {
-                look.good()
-            } else {
-                Style::new()
-            };
-            lines.push(part("", Span::styled(line.clone(), style), scene));
-        }
-    }
+    lines.extend(advice(detail, scene));
     lines.extend(minute(row, scene));
     if let Some(detail) = detail {
         for (at, line) in detail.holdings.iter().enumerate() {
             let label = if at == 0 { "holds" } else { "" };
-            let line = line.trim().trim_start_matches("holds:").trim().to_owned();
+            let line = line.trim().trim_start_matches("held:").trim().to_owned();
             lines.push(part(label, Span::raw(line), scene));
         }
         lines.extend(peers(detail, row, scene));
@@ -146,26 +131,16 @@ fn owners(row: &Row, scene: Scene<'_>) -> Vec<Line<'static>> {
             let place = process.map(|it| &it.place).or(known.map(|it| &it.place));
             let used = process.map_or_else(|| known.and_then(|it| it.used), |it| it.used);
             let limit = process.map_or_else(|| known.and_then(|it| it.limit), |it| it.limit);
-            let full = used
-                .zip(limit)
-                .map(|(used, limit)| used.saturating_mul(1000) / limit.max(1));
-            let shown = |number: Option<u64>| {
-                number.map_or_else(|| UNKNOWN.to_owned(), |it| it.to_string())
-            };
-            let bar = full.map_or_else(String::new, |full| cell::bar(full, BAR, look) + " ");
             let label = if at == 0 { "owner" } else { "" };
-            let mut line = part(
-                label,
-                Span::raw(format!("{}[{pid}]", comm.map_or("?", |it| it))),
-                scene,
-            );
+            let name = format!("{}[{pid}]", comm.map_or("?", |it| it));
+            let mut line = part(label, Span::raw(name), scene);
+            if at > 0 {
+                let text = format!("  {}/{} fds", shown(used), shown(limit));
+                line.push_span(Span::raw(text));
+            }
             if let Some(place) = place.filter(|place| !place.is_empty()) {
                 line.push_span(Span::raw(format!("  {place}")));
             }
-            line.push_span(Span::styled(
-                format!("  fds {bar}{}/{}", shown(used), shown(limit)),
-                look.fullness(full.unwrap_or(0)),
-            ));
             if process.is_none() {
                 line.push_span(Span::styled("  (not there any more)", look.dim()));
             }
@@ -176,6 +151,44 @@ fn owners(row: &Row, scene: Scene<'_>) -> Vec<Line<'static>> {
         lines.push(part("", Span::raw(format!("and {more} others")), scene));
     }
     lines
+}
+
+/// Advice on causes; on what follows from them only where no cause is known.
+fn advice(detail: Option<&Detail>, scene: Scene<'_>) -> Vec<Line<'static>> {
+    let look = scene.look;
+    let all = || {
+        detail
+            .iter()
+            .flat_map(|detail| &detail.advice)
+            .filter(|(_, lines)| !lines.is_empty())
+    };
+    let has_cause = all().any(|(reason, _)| !reason.lasts());
+    let mut lines = Vec::new();
+    for (reason, advice) in all().filter(|(reason, _)| !(has_cause && reason.lasts())) {
+        let about = Span::styled(format!("for {reason}"), look.bold());
+        lines.push(part("advice", about, scene));
+        for line in advice {
+            let style = match line.starts_with("now:") {
+                true => look.good(),
+                false => Style::new(),
+            };
+            lines.push(part("", Span::styled(line.clone(), style), scene));
+        }
+    }
+    lines
+}
+
+/// Descriptors of the first owner.
+fn fds(row: &Row, scene: Scene<'_>) -> Option<Line<'static>> {
+    let owner = row.owner.as_ref()?;
+    let used = owner.used?;
+    let Some(limit) = owner.limit else {
+        return Some(part("fds", Span::raw(format!("{used} open")), scene));
+    };
+    let full = row.descriptors()?;
+    let text = format!("{} {used}/{limit} open", cell::bar(full, BAR, scene.look));
+    let style = scene.look.fullness(full);
+    Some(part("fds", Span::styled(text, style), scene))
 }
 
 fn queue(row: &Row, scene: Scene<'_>) -> Line<'static> {

@@ -84,13 +84,15 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, scene: Scene<'_>, ui: &Ui) -
         None => ("nothing lost".to_owned(), look.good()),
     };
     let mut x = put(buffer, area, 0, 2, &kept, style);
-    for (what, all) in [
-        ("not seen", &model.unseen),
-        ("not looked at", &model.problems),
-    ] {
+    let kinds = [
+        // It is so on this kernel, and will be.
+        ("not seen", &model.unseen, look.dim()),
+        ("not looked at", &model.problems, look.odd()),
+    ];
+    for (what, all, style) in kinds {
         if !all.is_empty() {
             let text = format!("; {what}: {}", all.join(", "));
-            x = put(buffer, area, x, 2, &text, look.odd());
+            x = put(buffer, area, x, 2, &text, style);
         }
     }
     let mut chosen = format!("sort {}", ui.sort.name());

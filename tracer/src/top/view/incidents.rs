@@ -7,7 +7,7 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::{Scene, cell, cut, detail, put, table::pad};
+use super::{Scene, cell, chosen, cut, detail, put, table::pad};
 use crate::top::ui::Ui;
 
 /// Of the height, so much is for the list: a third.
@@ -46,7 +46,7 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, scene: Scene<'_>, ui: &mut U
             0,
             line,
             &pad(&one.severity, 9, false),
-            style.patch(base),
+            chosen(style, base),
         );
         let since = model.time.duration_since(one.started).as_nanos();
         let since = cell::age(u64::try_from(since).unwrap_or(0));

@@ -2,7 +2,7 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
-use super::{Scene, put, table};
+use super::{Scene, chosen, put, table};
 use crate::top::ui::Ui;
 
 pub(super) fn draw(buffer: &mut Buffer, area: Rect, scene: Scene<'_>, ui: &mut Ui) {
@@ -53,7 +53,7 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, scene: Scene<'_>, ui: &mut U
         for (column, wide) in &columns {
             let (text, style) = table::cell(row, column.kind, *wide, scene);
             let text = table::pad(&text, *wide, column.right);
-            put(buffer, area, x, line, &text, style.patch(base));
+            put(buffer, area, x, line, &text, chosen(style, base));
             x += u16::try_from(*wide).unwrap_or(u16::MAX).saturating_add(1);
         }
     }

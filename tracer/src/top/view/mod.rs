@@ -84,6 +84,18 @@ fn put(buffer: &mut Buffer, area: Rect, x: u16, y: u16, text: &str, style: Style
     end - area.x
 }
 
+/// How a cell looks in a row that looks like `row`: one that is selected has no colours, which would be
+/// backgrounds there.
+fn chosen(cell: Style, row: Style) -> Style {
+    if row == Style::new() {
+        return cell;
+    }
+    Style {
+        fg: None,
+        ..cell.patch(row)
+    }
+}
+
 /// Text in at most so many columns: what is cut is shown as `…` or `~`.
 fn cut(text: &str, width: usize, look: Look) -> String {
     if text.width() <= width {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
 use super::{
-    Scene, cell,
+    Scene, cell, chosen,
     columns::{Column, fit},
     cut, put,
     table::pad,
@@ -118,7 +118,7 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, scene: Scene<'_>, ui: &mut U
                 }
             };
             let text = pad(&text, *wide, column.right);
-            put(buffer, area, x, line, &text, style.patch(base));
+            put(buffer, area, x, line, &text, chosen(style, base));
             x += u16::try_from(*wide).unwrap_or(u16::MAX).saturating_add(1);
         }
     }

@@ -14,6 +14,8 @@ use crate::top::{
     sample::RowId,
 };
 
+/// A state that another reason may be the cause of.
+const STALLED: &str = "queue.stalled";
 /// Columns that a listener's name has where its kind can be shown, too.
 const WITH_KIND: usize = 22;
 
@@ -110,7 +112,7 @@ pub(super) fn cell(row: &Row, kind: Kind, width: usize, scene: Scene<'_>) -> (St
         Kind::Failures => ("0".to_owned(), plain),
         Kind::Minute if row.failures_60s > 0 => (cell::number(row.failures_60s), look.odd()),
         Kind::Minute => ("0".to_owned(), plain),
-        Kind::Reason => reason(row, width, look),
+        Kind::Reason => reason(row, width, scene),
         Kind::Queue if row.closed => ("closed".to_owned(), look.odd()),
         Kind::Queue => match (row.queue, row.fullness()) {
             (Some((depth, limit)), Some(full)) => {
@@ -200,11 +202,16 @@ fn owner(row: &Row, width: usize, scene: Scene<'_>) -> Option<String> {
     ))
 }
 
-fn reason(row: &Row, width: usize, look: Look) -> (String, Style) {
-    if let Some(ns) = row.stalled_ns {
+/// Why it fails; that nobody accepts only where nothing else says why.
+fn reason(row: &Row, width: usize, scene: Scene<'_>) -> (String, Style) {
+    let look = scene.look;
+    let cause = row.main_reason(scene.model.second());
+    if let Some(ns) = row.stalled_ns
+        && cause.is_none_or(|one| one.reason.as_str() == STALLED)
+    {
         return (format!("stalled {}", cell::age(ns)), look.bad());
     }
-    match row.main_reason() {
+    match cause {
         Some(one) if row.failures_60s > 0 => {
             let style = if row.failure_rate > 0.0 {
                 look.bad()
