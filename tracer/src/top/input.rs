@@ -64,7 +64,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ),
     (
         "Enter",
-        "more of the selected row: clients, descriptors, the last minute, advice",
+        "more of a row: clients, descriptors, the last minute, advice",
     ),
     ("Esc", "back; in the list: no filter any more"),
     ("1 2 3, Tab", "listeners, reasons, incidents"),

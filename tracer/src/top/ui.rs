@@ -132,8 +132,14 @@ impl Ui {
             Action::Quit => return Do::Quit,
             Action::Suspend => return Do::Suspend,
             Action::Redraw => return Do::Redraw,
-            Action::Help => self.help = !self.help,
+            Action::Help => {
+                self.help = !self.help;
+                self.scroll = 0;
+            }
             Action::Back => self.back(model),
+            Action::Move(by) | Action::Page(by) if self.help => {
+                self.scroll = self.scroll.saturating_add_signed(by);
+            }
             _ if self.help => self.help = false,
             Action::Show(view) => self.show(view),
             Action::NextView => {

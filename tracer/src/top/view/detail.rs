@@ -135,6 +135,9 @@ fn owners(row: &Row, scene: Scene<'_>) -> Vec<Line<'static>> {
             let name = format!("{}[{pid}]", comm.map_or("?", |it| it));
             let mut line = part(label, Span::raw(name), scene);
             if at > 0 {
+                let shown = |number: Option<u64>| {
+                    number.map_or_else(|| UNKNOWN.to_owned(), |number| number.to_string())
+                };
                 let text = format!("  {}/{} fds", shown(used), shown(limit));
                 line.push_span(Span::raw(text));
             }

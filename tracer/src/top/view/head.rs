@@ -149,7 +149,7 @@ pub(super) fn foot(buffer: &mut Buffer, area: Rect, scene: Scene<'_>, ui: &Ui) {
         return;
     }
     let keys: &[(&str, &str)] = match (ui.help, ui.detail.is_some(), ui.view) {
-        (true, _, _) => &[("any key", "back"), ("q", "quit")],
+        (true, _, _) => &[("Esc", "back"), ("up/down", "scroll"), ("q", "quit")],
         (_, true, _) => &[
             ("Esc", "back"),
             ("up/down", "scroll"),

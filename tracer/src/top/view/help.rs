@@ -37,14 +37,10 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, scene: Scene<'_>, ui: &mut U
     let look = scene.look;
     let mut lines = Vec::new();
     for (name, what) in KEYS.iter().chain(COLUMNS) {
-        if *name == COLUMNS[0].0 {
-            lines.push(Line::default());
-        }
         lines.push(Line::from(vec![
             Span::styled(format!("{name:12} "), look.heading()),
             Span::styled(*what, Style::new()),
         ]));
     }
-    ui.scroll = 0;
     detail::paragraph(buffer, area, lines, ui);
 }
