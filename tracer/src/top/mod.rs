@@ -12,7 +12,7 @@ pub mod input;
 mod live;
 pub mod model;
 pub mod sample;
-mod screen;
+pub mod screen;
 pub mod ui;
 pub mod view;
 

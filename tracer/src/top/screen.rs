@@ -43,7 +43,7 @@ const SLACK: Duration = Duration::from_millis(20);
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Gives the terminal back, if it was taken. What cannot be done is left: there is nobody to tell.
-pub(super) fn restore() {
+pub fn restore() {
     if TAKEN.swap(false, Ordering::AcqRel) {
         let _ = terminal::disable_raw_mode();
         let _ = execute!(
@@ -56,7 +56,7 @@ pub(super) fn restore() {
 }
 
 /// Has a panic of any thread give the terminal back first, so that what it says can be read.
-pub(super) fn guard() {
+pub fn guard() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |what| {
         restore();
@@ -64,7 +64,8 @@ pub(super) fn guard() {
     }));
 }
 
-fn take(mouse: bool) -> io::Result<()> {
+/// Takes the terminal: keys come one by one, on a screen of its own.
+pub fn take(mouse: bool) -> io::Result<()> {
     TAKEN.store(true, Ordering::Release);
     terminal::enable_raw_mode()?;
     execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
