@@ -29,8 +29,8 @@ impl Terminal {
         let mut command = terminal.tmux();
         command.args(["-f", "/dev/null", "new-session", "-d"]);
         command.args(["-x", &columns.to_string(), "-y", &lines.to_string()]);
-        command.args(["env", "-u", "NO_COLOR", "LANG=C.UTF-8"]);
-        command.args(["-u", "PROMPT_COMMAND", &format!("PS1={PROMPT} ")]);
+        command.args(["env", "-u", "NO_COLOR", "-u", "PROMPT_COMMAND"]);
+        command.args(["LANG=C.UTF-8", &format!("PS1={PROMPT} ")]);
         for (name, value) in variables {
             command.arg(format!("{name}={value}"));
         }

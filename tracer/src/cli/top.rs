@@ -13,6 +13,7 @@ use super::{Usage, duration, filter::CallArgs};
 use crate::{
     control::SOCKET,
     event::Tier,
+    filter::Filter,
     kernel::session,
     top::{self, Sort},
     trace::{self, Format},
@@ -112,11 +113,16 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         }
     }
     let filter = args.filter.filter()?;
+    // What goes well, and how full queues are, is shown whichever failures are.
+    let hooked = Filter {
+        reasons: Vec::new(),
+        ..filter.clone()
+    };
     let options = top::Options {
         trace: trace::Options {
             session: session::Options {
                 tier: args.tier,
-                filter: filter.for_kernel(EXEMPLARS),
+                filter: hooked.for_kernel(EXEMPLARS),
                 ..session::Options::default()
             },
             filter: filter.clone(),

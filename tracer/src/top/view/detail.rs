@@ -7,6 +7,7 @@ use ratatui::{
     text::{Line, Span},
     widgets::{Paragraph, Widget as _, Wrap},
 };
+use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     Scene,
@@ -44,7 +45,7 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, scene: Scene<'_>, ui: &mut U
         .detail
         .as_ref()
         .filter(|detail| detail.row.as_ref() == Some(&row.id));
-    let lines = lines(row, detail, scene);
+    let lines = lines(row, detail, usize::from(area.width), scene);
     paragraph(buffer, area, lines, ui);
 }
 
@@ -63,7 +64,7 @@ pub(super) fn paragraph(buffer: &mut Buffer, area: Rect, lines: Vec<Line<'_>>, u
         .render(area, buffer);
 }
 
-fn lines(row: &Row, detail: Option<&Detail>, scene: Scene<'_>) -> Vec<Line<'static>> {
+fn lines(row: &Row, detail: Option<&Detail>, width: usize, scene: Scene<'_>) -> Vec<Line<'static>> {
     let look = scene.look;
     let mut lines = vec![Line::from(vec![
         Span::styled(row.name.to_string(), look.bold()),
@@ -80,7 +81,7 @@ fn lines(row: &Row, detail: Option<&Detail>, scene: Scene<'_>) -> Vec<Line<'stat
         lines.push(accepts(row, scene));
     }
     lines.extend(failures(row, scene));
-    lines.extend(advice(detail, scene));
+    lines.extend(advice(detail, width, scene));
     lines.extend(minute(row, scene));
     if let Some(detail) = detail {
         for (at, line) in detail.holdings.iter().enumerate() {
@@ -157,7 +158,7 @@ fn owners(row: &Row, scene: Scene<'_>) -> Vec<Line<'static>> {
 }
 
 /// Advice on causes; on what follows from them only where no cause is known.
-fn advice(detail: Option<&Detail>, scene: Scene<'_>) -> Vec<Line<'static>> {
+fn advice(detail: Option<&Detail>, width: usize, scene: Scene<'_>) -> Vec<Line<'static>> {
     let look = scene.look;
     let all = || {
         detail
@@ -175,7 +176,27 @@ fn advice(detail: Option<&Detail>, scene: Scene<'_>) -> Vec<Line<'static>> {
                 true => look.good(),
                 false => Style::new(),
             };
-            lines.push(part("", Span::styled(line.clone(), style), scene));
+            for line in wrap(line, width.saturating_sub(LABEL)) {
+                lines.push(part("", Span::styled(line, style), scene));
+            }
+        }
+    }
+    lines
+}
+
+/// A text in lines of so many columns; what comes after the first begins where its words do.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    const INDENT: &str = "         ";
+    let mut lines = vec![String::new()];
+    for word in text.split_inclusive(' ') {
+        let Some(line) = lines.last_mut() else {
+            break;
+        };
+        let used = line.width();
+        if used > INDENT.len() && used + word.trim_end().width() > width {
+            lines.push(format!("{INDENT}{word}"));
+        } else {
+            line.push_str(word);
         }
     }
     lines

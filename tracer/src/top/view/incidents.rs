@@ -67,7 +67,7 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, scene: Scene<'_>, ui: &mut U
     lines.extend(one.reasons.iter().map(|(reason, count)| {
         Line::from(vec![
             Span::styled(format!("  {reason}"), look.bad()),
-            Span::raw(format!("  {} times", cell::number(*count))),
+            Span::raw(format!("  {}", cell::number(*count))),
         ])
     }));
     lines.extend(one.timeline.iter().map(|(time, what)| {
