@@ -495,8 +495,8 @@ fn about(key: &Key, listener: &Listener, who: &Who) -> Option<String> {
         return name::about(key, listener, who);
     }
     let whose = match key.process {
-        Some(_) => "(its descriptors)",
-        None => "(open files of the host)",
+        Some(_) => "(its fds)",
+        None => "(the host's files)",
     };
     Some(whose.to_owned())
 }

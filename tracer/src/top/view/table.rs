@@ -16,9 +16,6 @@ use crate::top::{
 
 /// A state that another reason may be the cause of.
 const STALLED: &str = "queue.stalled";
-/// Columns that a listener's name has where its kind can be shown, too.
-const WITH_KIND: usize = 22;
-
 /// What is in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -160,24 +157,25 @@ pub(super) fn cell(row: &Row, kind: Kind, width: usize, scene: Scene<'_>) -> (St
 
 /// A listener's name; where that is long, what tells most of it.
 fn listener(row: &Row, width: usize, look: Look) -> String {
-    let name = match row.name.split_once(' ') {
-        Some((kind, rest))
-            if width < WITH_KIND
-                && row.name.width() > width
-                && matches!(kind, "tcp" | "tcp6" | "unix" | "->") =>
-        {
-            rest
-        }
-        _ => &row.name,
-    };
-    if name.is_empty() {
+    if row.name.is_empty() {
         return match row.id {
             RowId::Other { .. } => "(no listener)".to_owned(),
             RowId::Listener(inode) => format!("socket:[{inode}]"),
         };
     }
+    if row.name.width() <= width {
+        return row.name.to_string();
+    }
+    let (arrow, name) = match row.name.strip_prefix("-> ") {
+        Some(target) => ("->", target),
+        None => ("", &*row.name),
+    };
+    let name = match name.split_once(' ') {
+        Some(("tcp" | "tcp6" | "unix", place)) => place,
+        _ => name,
+    };
     // The port, and the last part of a path, is at the end.
-    cut_left(name, width, look)
+    format!("{arrow}{}", cut_left(name, width - arrow.len(), look))
 }
 
 /// `name[pid]`, with the number of others; `None` where nobody is known.
