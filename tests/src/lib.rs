@@ -19,6 +19,7 @@ pub mod records;
 pub mod scenario;
 pub mod servers;
 pub mod sys;
+pub mod terminal;
 pub mod tracer;
 pub mod truth;
 pub mod wait;

@@ -42,4 +42,5 @@ pub mod sockets;
 pub mod stream;
 pub mod syscall;
 pub mod text;
+pub mod top;
 pub mod trace;

@@ -37,6 +37,7 @@ pub(crate) const TESTS: &[&str] = &[
     "chromium",       // opens reports
     "e2fsprogs",      // a file system that is frozen, or full
     "strace",         // shows what accept returned, independently of turnaway
+    "tmux",           // a terminal whose screen tests can read
     "rsyslog",        // takes the stream …
     "rsyslog-gnutls", // … over TLS
     "libivykis0",     // what syslog-ng, which is unpacked beside, is linked with

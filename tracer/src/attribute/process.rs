@@ -334,6 +334,18 @@ impl Attributor {
         Some(self.process(party.id, &party.facts))
     }
 
+    /// The same with its name and its limit of descriptors.
+    pub fn party_of_pid(&mut self, pid: u32) -> Option<Party> {
+        let (task, stat) = self.living(pid)?;
+        let mut party = party(self.id_of(pid, &stat), &task, &stat)?;
+        party.facts.nofile = task.nofile_limits().map(|limits| NofileLimit {
+            soft: limits.soft,
+            copied: false,
+        });
+        party.identity = self.process(party.id, &party.facts);
+        Some(party)
+    }
+
     /// The other end of a connection that a process could not make at `at_ns`, as far as it is
     /// on this host. `path` is the name of an AF_UNIX target.
     pub fn far(

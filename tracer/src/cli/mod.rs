@@ -5,10 +5,12 @@ mod convert;
 mod daemon;
 mod doctor;
 mod errors;
+mod filter;
 mod output;
 mod replay;
 mod report;
 mod rules;
+mod top;
 mod trace;
 
 use std::{
@@ -52,6 +54,8 @@ Exit codes:
 enum Command {
     /// Show connections that are turned away, as it happens
     Trace(Box<trace::Args>),
+    /// Show listeners and their owners, live
+    Top(Box<top::Args>),
     /// Watch always: alert when connections are turned away, and serve metrics
     Daemon(daemon::Args),
     /// Say how the running daemon is
@@ -89,6 +93,8 @@ pub fn main() -> ExitCode {
     let usual = match &cli.command {
         // Nobody looks on: what cannot be delivered or kept must be found in the journal.
         Command::Daemon(_) => "info",
+        // They would be in the midst of the screen.
+        Command::Top(_) => "off",
         _ => "error",
     };
     env_logger::Builder::new()
@@ -99,6 +105,7 @@ pub fn main() -> ExitCode {
         .init();
     let result = match cli.command {
         Command::Trace(args) => trace::run(*args),
+        Command::Top(args) => top::run(*args),
         Command::Daemon(args) => daemon::run(args),
         Command::Status(args) => control::status(&args),
         Command::Incidents(args) => control::incidents(&args),

@@ -1,15 +1,13 @@
 //! `turnaway trace`: connections that are turned away, as it happens.
 
-use std::{io::IsTerminal as _, path::Path, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{ArgAction, ValueEnum};
 
-use super::{Usage, duration, output::OutputArgs};
+use super::{duration, filter::CallArgs, output::OutputArgs};
 use crate::{
-    errno,
     event::Tier,
-    filter::{self, Filter},
     kernel::session,
     trace::{self, Format},
 };
@@ -29,29 +27,8 @@ pub(super) struct Args {
     #[command(flatten)]
     output: OutputArgs,
 
-    /// Only this process; may be given several times
-    #[arg(short, long, value_name = "PID")]
-    pid: Vec<u32>,
-
-    /// Only processes of this name, whole, as /proc/PID/comm has it
-    #[arg(long, value_name = "NAME")]
-    comm: Vec<String>,
-
-    /// Only processes whose cgroup path has this in it, such as a unit's name or a container's id
-    #[arg(long, value_name = "TEXT")]
-    cgroup: Vec<String>,
-
-    /// Only listeners on this port, and connects to it
-    #[arg(short = 'P', long, value_name = "PORT")]
-    port: Vec<u32>,
-
-    /// Only this errno, such as EMFILE
-    #[arg(long, value_name = "NAME", value_parser = errno_number)]
-    errno: Vec<u16>,
-
-    /// Only this reason, such as accept.emfile, or a family of them, such as accept
-    #[arg(long, value_name = "CODE", value_parser = reasons)]
-    reason: Vec<Reasons>,
+    #[command(flatten)]
+    filter: CallArgs,
 
     /// Stop after this long, such as 30s or 5m
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
@@ -103,18 +80,6 @@ enum Color {
     Never,
 }
 
-/// What one `--reason` names.
-#[derive(Clone, Debug)]
-struct Reasons(Vec<turnaway_common::Reason>);
-
-fn reasons(word: &str) -> Result<Reasons, String> {
-    filter::reasons(word).map(Reasons)
-}
-
-fn errno_number(name: &str) -> Result<u16, String> {
-    errno::number(name).ok_or_else(|| "no such errno; use a name such as EMFILE".to_owned())
-}
-
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let options = options(args)?;
     trace::run(&options)?;
@@ -122,14 +87,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn options(args: Args) -> Result<trace::Options> {
-    for pid in &args.pid {
-        if !Path::new("/proc").join(pid.to_string()).exists() {
-            bail!("cannot trace process {pid}: there is no such process");
-        }
-    }
-    if let Some(port) = args.port.iter().find(|port| **port == 0) {
-        return Err(Usage(format!("cannot trace port {port}: no listener has it")).into());
-    }
+    let filter = args.filter.filter()?;
     let terminal = std::io::stdout().is_terminal();
     let format = if args.output.is_json() {
         Format::Json
@@ -149,18 +107,6 @@ fn options(args: Args) -> Result<trace::Options> {
                 .filter(|width| *width > 0),
         }
     };
-    let filter = Filter {
-        pids: args.pid,
-        comms: args.comm.into_iter().map(String::into_bytes).collect(),
-        cgroups: args.cgroup,
-        ports: args.port,
-        errnos: args.errno,
-        reasons: args
-            .reason
-            .into_iter()
-            .flat_map(|Reasons(all)| all)
-            .collect(),
-    };
     Ok(trace::Options {
         session: session::Options {
             tier: args.tier,
@@ -177,15 +123,4 @@ fn options(args: Args) -> Result<trace::Options> {
         counts: !args.quiet,
         stalled: args.stalled,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::errno_number;
-
-    #[test]
-    fn errnos_are_read_by_name() {
-        assert_eq!(errno_number("EMFILE"), Ok(24));
-        assert!(errno_number("EFOO").is_err());
-    }
 }

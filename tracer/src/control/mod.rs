@@ -21,7 +21,11 @@ pub use status::{
     RuleFields, StateFields, Status, WaitingFields,
 };
 
-use crate::{incident::IncidentRecord, rules::Silence};
+use crate::{
+    incident::IncidentRecord,
+    rules::Silence,
+    top::sample::{RowId, Sample},
+};
 
 /// Where the daemon of this host listens.
 pub const SOCKET: &str = "/run/turnaway/control.sock";
@@ -46,6 +50,12 @@ pub fn beside(state: &Path) -> PathBuf {
 pub enum Request {
     /// How it is.
     Status {},
+    /// How listeners and their owners are.
+    Top {
+        /// More is wanted of this one, with the answers after this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<RowId>,
+    },
     /// Incidents that fire.
     Incidents {},
     /// Silences.
@@ -67,6 +77,8 @@ pub enum Answer {
     Error(String),
     /// How it is.
     Status(Box<Status>),
+    /// How listeners and their owners are.
+    Top(Box<Sample>),
     /// Incidents that fire, the worst first.
     Incidents(Incidents),
     /// Silences.
@@ -147,6 +159,10 @@ mod tests {
         };
         for request in [
             Request::Status {},
+            Request::Top { detail: None },
+            Request::Top {
+                detail: Some(RowId::Listener(7)),
+            },
             Request::Incidents {},
             Request::Silences {},
             Request::Silence(silence),

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, time::Instant};
 
-use super::{Daemon, Last};
+use super::{Daemon, Last, Looking};
 use crate::{
     control::{
         Answer, HookFields, IncidentFields, Incidents, ListedSilence, LossFields, MAX_INCIDENTS,
@@ -16,6 +16,7 @@ use crate::{
     record::Percentiles,
     rules::Silence,
     text,
+    top::{self, Collector, sample::RowId},
     trace::Reading,
 };
 
@@ -62,12 +63,35 @@ impl Daemon {
     /// Does what is asked.
     pub(super) fn answer(&mut self, request: Request) -> Reply {
         match request {
+            Request::Top { detail } => Reply::now(self.top(detail)),
             Request::Status {} => Reply::now(Answer::Status(Box::new(self.status()))),
             Request::Incidents {} => Reply::now(Answer::Incidents(self.incidents())),
             Request::Silences {} => Reply::now(Answer::Silences(self.silences())),
             Request::Silence(silence) => self.silence(silence),
             Request::Unsilence { id } => self.unsilence(id),
         }
+    }
+
+    /// How listeners are, counted from when somebody asked first.
+    fn top(&mut self, detail: Option<RowId>) -> Answer {
+        if self.top.is_none() {
+            self.top = match Collector::start_late(&self.host) {
+                Ok(collector) => Some(Looking {
+                    collector,
+                    asked: Instant::now(),
+                }),
+                Err(error) => return Answer::Error(format!("{error:#}")),
+            };
+        }
+        let worst = self.engine.worst(top::sample::MAX_INCIDENTS);
+        let Some(top) = &mut self.top else {
+            return Answer::Error("nothing is collected".to_owned());
+        };
+        top.asked = Instant::now();
+        top.collector.want(detail);
+        let mut sample = top.collector.sample();
+        sample.incidents = top::incidents(worst);
+        Answer::Top(Box::new(sample))
     }
 
     fn incidents(&self) -> Incidents {

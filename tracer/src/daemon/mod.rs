@@ -37,8 +37,10 @@ use crate::{
     record::{AcceptedRecord, Clock, CountRecord, Event, Failures, Lost, ProgramRecord, Summary},
     replay,
     rules::{self, Configuration},
+    sockets::Poll,
     stream::Streams,
     text,
+    top::Collector,
     trace::{self, Reading, Watcher},
 };
 use accepted::Accepted;
@@ -52,6 +54,8 @@ use state::{Keeper, State};
 const NOTING: Duration = Duration::from_millis(600);
 /// Receivers that the configuration does not name any more get so long to take what waits.
 const RELOADING: Duration = Duration::from_millis(500);
+/// Nobody looks on who has not asked for so long.
+const LOOKING: Duration = Duration::from_secs(15);
 /// The state is saved at least so often.
 const SAVING: Duration = Duration::from_secs(10);
 
@@ -129,6 +133,7 @@ pub fn run(options: &Options) -> Result<()> {
         saved: Instant::now(),
         fired: metrics::BySeverity::default(),
         started: Started::now(),
+        top: None,
         read: Timestamp::now(),
         refused: None,
         last: Last::default(),
@@ -179,11 +184,20 @@ struct Daemon {
     saved: Instant,
     fired: metrics::BySeverity,
     started: Started,
+    /// What is kept for `turnaway top --attach`, while somebody looks.
+    top: Option<Looking>,
     /// When the configuration was read.
     read: Timestamp,
     /// Why it was not, or not all of it, when it should have been read again.
     refused: Option<(Timestamp, String)>,
     last: Last,
+}
+
+/// What is kept for those who look on.
+struct Looking {
+    collector: Collector,
+    /// When somebody asked last.
+    asked: Instant,
 }
 
 /// When the daemon started.
@@ -324,7 +338,8 @@ fn by_severity(numbers: &mut metrics::BySeverity, severity: Severity) -> &mut u6
     }
 }
 
-fn now() -> Now {
+/// Now, by the clocks that incidents are timed by.
+pub(crate) fn now() -> Now {
     let steady = clock_gettime(ClockId::Boottime);
     Now {
         wall: Timestamp::now(),
@@ -347,6 +362,9 @@ impl Watcher for Daemon {
     }
 
     fn failure(&mut self, failure: &Failure, who: &Who, fd_used: Option<u64>, clock: &Clock) {
+        if let Some(top) = &mut self.top {
+            top.collector.failure(failure);
+        }
         let seen = Observation::of_failure(&self.host, failure, who, fd_used, clock);
         self.engine.pass(now());
         self.engine.observe(&seen);
@@ -361,12 +379,18 @@ impl Watcher for Daemon {
     }
 
     fn lasting(&mut self, failure: &Failure, who: &Who, clock: &Clock) {
+        if let Some(top) = &mut self.top {
+            top.collector.lasting(failure);
+        }
         let seen = Observation::of_lasting(&self.host, failure, who, clock);
         self.engine.pass(now());
         self.engine.observe(&seen);
     }
 
     fn count(&mut self, count: &Count, who: &Who, clock: &Clock) {
+        if let Some(top) = &mut self.top {
+            top.collector.count(count, who);
+        }
         let at = Timestamp::now();
         let seen = Observation::of_count(&self.host, at, count, who, clock);
         self.engine.pass(now());
@@ -386,7 +410,21 @@ impl Watcher for Daemon {
         streaming::count(&mut self.streams, reason, at, &record);
     }
 
+    fn looked(&mut self, poll: &Poll) {
+        if let Some(top) = &mut self.top {
+            top.collector.looked(poll);
+        }
+    }
+
+    fn wants_all(&self) -> bool {
+        self.top.is_some()
+    }
+
     fn reading(&mut self, reading: &Reading<'_>) -> Vec<String> {
+        self.top.take_if(|top| top.asked.elapsed() > LOOKING);
+        if let Some(top) = &mut self.top {
+            top.collector.reading(reading);
+        }
         for incident in self.explainer.late() {
             self.engine.learned(&incident);
         }

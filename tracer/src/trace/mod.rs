@@ -25,6 +25,7 @@ use turnaway_common::{ListenerStats, Reason};
 use descriptors::Watched;
 pub use output::Format;
 pub(crate) use output::hook;
+pub(crate) use pipeline::advise;
 use pipeline::{FAREWELL, Listeners, Pipeline, READING, State};
 use watch::{Look, Watch};
 pub use watcher::{Reading, Short, Watcher};
@@ -280,6 +281,9 @@ impl<'a> Run<'a> {
 
     /// Says on stderr that hooks are in place, and what cannot be seen.
     fn announce(&mut self) {
+        if self.pipeline.has_terminal() {
+            return;
+        }
         let hooks = self.session.hooks();
         let mut said: Vec<String> = Vec::new();
         for hook in hooks.iter().filter(|hook| hook.attached.is_none()) {
@@ -386,6 +390,7 @@ impl<'a> Run<'a> {
 
     /// Takes in what the queues look like.
     fn look(&mut self, look: &Look) {
+        self.pipeline.looked(&look.poll);
         let Some(queues) = &mut self.queues else {
             return;
         };
@@ -443,7 +448,8 @@ impl<'a> Run<'a> {
         let Some(sockets) = self.pipeline.sockets() else {
             return Ok(());
         };
-        let all = self.readings.is_multiple_of(LISTENERS_EVERY);
+        let due = self.readings.is_multiple_of(LISTENERS_EVERY);
+        let all = due || self.pipeline.wants_all();
         let stats = if all {
             self.session.listeners()
         } else {
@@ -451,7 +457,10 @@ impl<'a> Run<'a> {
             let one = |inode: u64| Some((inode, session.listener(inode)?));
             sockets.into_iter().filter_map(one).collect()
         };
-        let listeners = self.listeners(stats, all);
+        let listeners = Listeners {
+            busiest: due,
+            ..self.listeners(stats, all)
+        };
         let state = State {
             losses: self.session.losses()?,
             lag,
@@ -465,6 +474,7 @@ impl<'a> Run<'a> {
         Listeners {
             stats,
             all,
+            busiest: all,
             see: self.sees(),
             jiffy: self.jiffy,
             now_ns: monotonic_ns(),

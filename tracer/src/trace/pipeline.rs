@@ -34,6 +34,7 @@ use crate::{
     queues::Stall,
     record::{Clock, Listening, Seen},
     sink::stdout::Stdout,
+    sockets::Poll,
 };
 
 /// How often the counters are read.
@@ -85,6 +86,8 @@ pub(super) struct Listeners {
     pub(super) stats: Vec<(u64, ListenerStats)>,
     /// Those are all that there are.
     pub(super) all: bool,
+    /// Those that accepted most are to be told with whose they are.
+    pub(super) busiest: bool,
     pub(super) see: Seen,
     pub(super) jiffy: Option<Duration>,
     /// When, nanoseconds of `CLOCK_MONOTONIC`.
@@ -155,7 +158,9 @@ impl<'a> Pipeline<'a> {
     }
 
     pub(super) fn done(&self) -> bool {
-        self.stdout.failed() || self.options.lines.is_some_and(|most| self.lines >= most)
+        self.stdout.failed()
+            || self.watcher.as_ref().is_some_and(|watcher| watcher.done())
+            || self.options.lines.is_some_and(|most| self.lines >= most)
     }
 
     pub(super) fn exemplar(&mut self, mut failure: Failure) {
@@ -425,6 +430,27 @@ impl<'a> Pipeline<'a> {
         Some(self.watcher.as_ref()?.sockets())
     }
 
+    /// Whether whoever watches has the terminal.
+    pub(super) fn has_terminal(&self) -> bool {
+        self.watcher
+            .as_ref()
+            .is_some_and(|watcher| watcher.has_terminal())
+    }
+
+    /// Whether whoever watches wants to know of all listeners with every reading.
+    pub(super) fn wants_all(&self) -> bool {
+        self.watcher
+            .as_ref()
+            .is_some_and(|watcher| watcher.wants_all())
+    }
+
+    /// Shows what queues look like to whoever watches.
+    pub(super) fn looked(&mut self, poll: &Poll) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.looked(poll);
+        }
+    }
+
     /// Tells whoever watches how it goes.
     pub(super) fn reading(&mut self, state: &State<'_>, listeners: &Listeners, watched: &Watched) {
         let Some(mut watcher) = self.watcher.take() else {
@@ -468,7 +494,7 @@ impl<'a> Pipeline<'a> {
             see: listeners.see,
             stats: &listeners.stats,
             all: listeners.all,
-            listeners: listeners.all.then(|| self.busiest(listeners)),
+            listeners: (listeners.busiest && !self.has_terminal()).then(|| self.busiest(listeners)),
             short,
         }
     }
@@ -520,9 +546,15 @@ impl<'a> Pipeline<'a> {
                 left.saturating_sub(reserve).min(FAREWELL)
             })
         };
-        let totals = self.whose();
-        let (see, jiffy) = (listeners.see, listeners.jiffy);
-        let listening = self.listening(listeners.stats.clone(), see, jiffy);
+        let silent = self.has_terminal();
+        // Whose they all are takes long to find out, and nobody would read it.
+        let (totals, listening) = if silent {
+            (Vec::new(), Vec::new())
+        } else {
+            let (see, jiffy) = (listeners.see, listeners.jiffy);
+            let listening = self.listening(listeners.stats.clone(), see, jiffy);
+            (self.whose(), listening)
+        };
         if let (Some(mut watcher), Some(deadline)) = (self.watcher.take(), deadline) {
             let reading = self.reading_of(state, listeners, watched);
             let until = deadline.checked_sub(LAST_LINES * 2).unwrap_or(deadline);
@@ -531,6 +563,9 @@ impl<'a> Pipeline<'a> {
             for line in watcher.end(&reading, &record, until) {
                 self.must(line, left(LAST_LINES));
             }
+        }
+        if silent {
+            return self.stdout.finish(left(Duration::ZERO));
         }
         let end = self.ended(&totals, state, missed, &listening);
         let (attributor, system) = (&self.attributor, self.system);
@@ -618,7 +653,8 @@ fn is_full(failure: &Failure) -> bool {
     }
 }
 
-fn advise(
+/// What to do about a failure.
+pub(crate) fn advise(
     attributor: &Attributor,
     system: System,
     key: &Key,

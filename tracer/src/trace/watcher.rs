@@ -13,6 +13,7 @@ use crate::{
     event::{Count, Descriptors, Failure, ProcessId},
     kernel::{attach::HookStatus, programs::Programs, session::Losses},
     record::{Clock, Listening, Seen, Summary},
+    sockets::Poll,
 };
 
 /// Is shown everything after filters, in the order that it comes. It must return at once, except at the end.
@@ -31,6 +32,21 @@ pub trait Watcher {
     fn reading(&mut self, reading: &Reading<'_>) -> Vec<String>;
     /// Listeners, by socket inode, of which is wanted what went well with every reading.
     fn sockets(&self) -> Vec<u64>;
+    /// What queues look like, about once a second.
+    fn looked(&mut self, _poll: &Poll) {}
+    /// Whether what went well at all listeners is wanted with every reading.
+    fn wants_all(&self) -> bool {
+        false
+    }
+    /// Whether whoever watches has the terminal: nothing else is written then, no summary either, and the
+    /// one that [`Watcher::end`] gets has no totals.
+    fn has_terminal(&self) -> bool {
+        false
+    }
+    /// Whether whoever watches has seen enough: the run ends.
+    fn done(&self) -> bool {
+        false
+    }
     /// Rings when somebody asks something of whoever watches.
     fn bell(&self) -> Arc<Notify>;
     /// The bell has rung.
@@ -74,7 +90,8 @@ pub struct Reading<'a> {
     /// Those are all that there are.
     pub all: bool,
     /// The same for the listeners that accepted most, and how long ago the last connection was
-    /// accepted; `None` where not all were looked at this time.
+    /// accepted; `None` where not all were looked at this time, and where
+    /// [`Watcher::has_terminal`].
     pub listeners: Option<Vec<(Listening, Option<Duration>)>>,
     /// Processes that are near their limit of descriptors, those nearest first.
     pub short: Vec<Short>,

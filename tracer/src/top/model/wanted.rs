@@ -1,0 +1,67 @@
+//! What is shown of all: by the filter of the command line, and by the text that is typed.
+
+use std::collections::HashMap;
+
+use super::Row;
+use crate::{
+    filter::Filter,
+    top::sample::{FailureSample, ProcessSample},
+};
+
+fn any<T>(wanted: &[T], test: impl Fn(&T) -> bool) -> bool {
+    wanted.is_empty() || wanted.iter().any(test)
+}
+
+fn is_called(comm: &str, wanted: &[u8]) -> bool {
+    comm == crate::text::terminal(wanted)
+}
+
+/// A listener is wanted if one of those that hold it is.
+pub(super) fn listener(
+    filter: &Filter,
+    port: Option<u32>,
+    pids: impl Iterator<Item = u32> + Clone,
+    processes: &HashMap<u32, ProcessSample>,
+) -> bool {
+    if !any(&filter.ports, |wanted| Some(*wanted) == port) {
+        return false;
+    }
+    if filter.pids.is_empty() && filter.comms.is_empty() && filter.cgroups.is_empty() {
+        return true;
+    }
+    pids.into_iter().any(|pid| {
+        let process = processes.get(&pid);
+        let comm = process.map_or("", |process| &process.comm);
+        let cgroup = process.map_or("", |process| &process.cgroup);
+        any(&filter.pids, |wanted| *wanted == pid)
+            && any(&filter.comms, |wanted| is_called(comm, wanted))
+            && any(&filter.cgroups, |part| cgroup.contains(part.as_str()))
+    })
+}
+
+/// Whether failures are wanted.
+pub(super) fn failure(filter: &Filter, one: &FailureSample) -> bool {
+    let errno = |wanted: &u16| {
+        let name = crate::errno::name(*wanted);
+        one.errno.as_deref() == Some(&*name)
+    };
+    any(&filter.ports, |port| Some(*port) == one.port)
+        && any(&filter.pids, |pid| Some(*pid) == one.pid)
+        && any(&filter.comms, |comm| is_called(&one.comm, comm))
+        && any(&filter.cgroups, |part| one.cgroup.contains(part.as_str()))
+        && any(&filter.reasons, |reason| {
+            reason.code() == one.reason.as_str()
+        })
+        && any(&filter.errnos, errno)
+}
+
+/// Whether a row has `text`, which is in lower case, in anything that is shown of it.
+pub(super) fn text(row: &Row, text: &str) -> bool {
+    let has = |shown: &str| shown.to_lowercase().contains(text);
+    text.is_empty()
+        || has(&row.name)
+        || row.reasons.iter().any(|one| has(one.reason.as_str()))
+        || row.owner.as_ref().is_some_and(|owner| {
+            has(&owner.comm) || has(&owner.place) || owner.pid.to_string() == text
+        })
+}
