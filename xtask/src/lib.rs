@@ -7,6 +7,7 @@ pub mod build;
 mod cache;
 mod command;
 pub mod lint;
+pub mod man;
 mod packages;
 pub mod run;
 pub mod setup;
