@@ -17,7 +17,7 @@ use crate::{
     kernel::session,
     metrics::Listen,
     text::size,
-    trace::{self, Format},
+    trace::{self, Format, Shown},
 };
 
 /// Watch always: alert when connections are turned away, and serve metrics
@@ -127,6 +127,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
                     width: None,
                 }
             },
+            shown: Shown::default(),
             duration: None,
             lines: None,
             quiet: true,
