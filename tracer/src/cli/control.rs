@@ -76,7 +76,7 @@ pub(super) struct SilenceArgs {
 const SILENCE: &str = "\
 Examples:
   turnaway silence add --for 2h --unit pgbouncer.service --comment \"moves today\"
-  turnaway silence add --until 2026-11-25T06:00:00Z --comm 'nginx*' --port 443
+  turnaway silence add --for 30m --comm 'nginx*' --port 443
   turnaway silence list
   turnaway silence remove s-4f2a09c1
 

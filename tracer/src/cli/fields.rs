@@ -14,8 +14,8 @@ const DEEPEST: usize = 20;
 
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct FieldsArgs {
-    /// Show only these, with commas between: of text time, reason, errno, pid, comm, listener, queue, fds and
-    /// unit, in that order; of JSON the fields of records, such as reason,process.pid
+    /// Show only these, with commas between, in that order. Of text: time, reason, errno, pid, comm, listener, queue, fds,
+    /// unit. Of JSON: fields of records, such as reason,process.pid
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     fields: Vec<String>,
 }
