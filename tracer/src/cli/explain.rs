@@ -27,15 +27,14 @@ Examples:
 Exit codes: 0 it is told, 2 there is no such reason";
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let text = match &args.reason {
-        Some(Reasons(all)) => {
-            let pages: Vec<&str> = all.iter().map(|reason| page(*reason)).collect();
-            pages.join("\n")
-        }
-        None => Reason::ALL
+    let text = if let Some(Reasons(all)) = &args.reason {
+        let pages: Vec<&str> = all.iter().map(|reason| page(*reason)).collect();
+        pages.join("\n")
+    } else {
+        let lines = Reason::ALL
             .iter()
-            .map(|reason| format!("{:<20} {}\n", reason.code(), short(*reason)))
-            .collect(),
+            .map(|reason| format!("{:<20} {}", reason.code(), short(*reason)));
+        lines.chain([String::new()]).collect::<Vec<_>>().join("\n")
     };
     super::print(&text)?;
     Ok(ExitCode::SUCCESS)

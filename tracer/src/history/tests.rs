@@ -192,8 +192,8 @@ fn incidents_are_found_by_id_time_and_unit() {
     let id = Some("first".to_owned());
     assert!(
         ids(Wanted {
-            filter,
             id,
+            filter,
             ..all()
         })
         .is_empty()
