@@ -9,6 +9,7 @@ mod cache;
 mod command;
 pub mod fuzz;
 pub mod lint;
+pub mod man;
 mod packages;
 pub mod run;
 pub mod setup;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, budget, build, fuzz, lint, run, setup, test, vm};
+use xtask::{bench, budget, build, fuzz, lint, man, run, setup, test, vm};
 
 /// turnaway's chores.
 #[derive(Parser)]
@@ -23,6 +23,8 @@ enum Task {
     Build(build::Options),
     /// Build turnaway and run `turnaway trace` as root
     Run(run::Options),
+    /// Write man pages and completions of shells to a folder
+    Man(man::Options),
     /// Run every test: unit, scenario and guest tests
     Test(test::Options),
     /// Measure what turnaway costs programs whose calls succeed
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build::ebpf().map(|_object| ExitCode::SUCCESS),
         Task::Build(options) => build::run(options).map(|()| ExitCode::SUCCESS),
         Task::Run(options) => run::run(&options).map(|never| match never {}),
+        Task::Man(options) => man::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Budget => budget::run().map(|()| ExitCode::SUCCESS),

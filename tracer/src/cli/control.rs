@@ -6,9 +6,10 @@ use anyhow::{Result, bail};
 use clap::{ArgGroup, Subcommand};
 use jiff::Timestamp;
 
-use super::{Usage, duration, output::OutputArgs};
+use super::{Usage, duration, fields::RecordFieldsArgs, output::OutputArgs};
 use crate::{
     control::{self, Answer, Request, SOCKET, text},
+    record,
     rules::{self, Matcher, Silence},
 };
 
@@ -23,8 +24,9 @@ struct Common {
     output: OutputArgs,
 }
 
-/// Says how the running daemon is: hooks, what was seen and lost, incidents, notifiers, rules. Needs
-/// root.
+/// Say how the running daemon is
+///
+/// Hooks, what was seen and lost, incidents, notifiers, rules. Needs root.
 #[derive(Debug, clap::Args)]
 #[command(after_help = STATUS)]
 pub(super) struct StatusArgs {
@@ -39,23 +41,31 @@ Examples:
 
 Exit codes: 0 the daemon answered, 1 none does, 2 wrong usage";
 
-/// Shows the incidents that the running daemon tells of now. Needs root.
+/// Show the incidents that the running daemon tells of
+///
+/// Those that fire now, each with what happened in order. Needs root.
 #[derive(Debug, clap::Args)]
 #[command(after_help = INCIDENTS)]
 pub(super) struct IncidentsArgs {
     #[command(flatten)]
     common: Common,
+
+    #[command(flatten)]
+    fields: RecordFieldsArgs,
 }
 
 const INCIDENTS: &str = "\
 Examples:
   turnaway incidents                      with what happened, in order
   turnaway incidents --json               one `incident` record a line (docs/records.md)
+  turnaway incidents --json --fields id,statement
 
 Exit codes: 0 the daemon answered, 1 none does, 2 wrong usage";
 
-/// Silences incidents for a time: they are written all the same, and told if they last when the silence
-/// ends. Silences outlive a restart of the daemon. Needs root.
+/// Silence incidents for a time
+///
+/// They are written all the same, and told if they last when the silence ends. Silences outlive a restart of
+/// the daemon. Needs root.
 #[derive(Debug, clap::Args)]
 #[command(after_help = SILENCE)]
 pub(super) struct SilenceArgs {
@@ -66,7 +76,7 @@ pub(super) struct SilenceArgs {
 const SILENCE: &str = "\
 Examples:
   turnaway silence add --for 2h --unit pgbouncer.service --comment \"moves today\"
-  turnaway silence add --until 2026-11-25T06:00:00Z --comm 'nginx*' --port 443
+  turnaway silence add --for 30m --comm 'nginx*' --port 443
   turnaway silence list
   turnaway silence remove s-4f2a09c1
 
@@ -74,7 +84,6 @@ Exit codes: 0 done, 1 it cannot be done, 2 wrong usage";
 
 #[derive(Debug, Subcommand)]
 enum SilenceCommand {
-    /// Be silent about incidents that match
     Add(Box<AddArgs>),
     /// Show silences
     List {
@@ -92,6 +101,8 @@ enum SilenceCommand {
     },
 }
 
+/// Be silent about incidents that match
+///
 /// All that is given must match, and of each at least one. Texts may end in *.
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("end").required(true))]
@@ -160,13 +171,18 @@ pub(super) fn status(args: &StatusArgs) -> Result<ExitCode> {
 }
 
 pub(super) fn incidents(args: &IncidentsArgs) -> Result<ExitCode> {
+    let fields = args.fields.paths(args.common.output.is_json())?;
     match args.common.ask(&Request::Incidents {})? {
         Answer::Incidents(all) if args.common.output.is_json() => {
-            let records = all.incidents.iter();
-            let lines: Result<Vec<String>, _> = records
-                .map(|one| Ok(serde_json::to_string(&one.record)? + "\n"))
-                .collect::<Result<_, serde_json::Error>>();
-            super::print(&lines?.concat())?;
+            let mut lines = String::new();
+            for one in &all.incidents {
+                let line = serde_json::to_string(&one.record)?;
+                if let Some(line) = record::only(line, &fields) {
+                    lines.push_str(&line);
+                    lines.push('\n');
+                }
+            }
+            super::print(&lines)?;
             Ok(ExitCode::SUCCESS)
         }
         Answer::Incidents(all) => args.common.print(&all, || text::incidents(&all)),

@@ -10,8 +10,9 @@ use crate::{
     event::Tier,
 };
 
-/// Says what can be seen on this kernel, and what is at risk now: every hook is attached for a
-/// moment, and removed.
+/// Say what can be seen on this kernel, what cannot, and what is at risk now
+///
+/// Every hook is attached for a moment, and removed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -40,7 +41,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(duration) = args.audit {
         return audit(args, duration);
     }
+    let progress = super::Progress::start("attaching every hook for a moment");
     let report = Report::gather(args.tier);
+    drop(progress);
     let text = if args.output.is_json() {
         let mut json = serde_json::to_string(&report).context("cannot write JSON")?;
         json.push('\n');
@@ -58,7 +61,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 fn audit(args: &Args, duration: Duration) -> Result<ExitCode> {
     let audit = Audit::run(args.tier, duration, || {
-        eprintln!("counting for {duration:?}; Ctrl-C stops");
+        super::say(&format!("counting for {duration:?}; Ctrl-C stops"));
     })?;
     let text = if args.output.is_json() {
         let mut json = serde_json::to_string(&audit).context("cannot write JSON")?;

@@ -5,8 +5,12 @@ mod convert;
 mod daemon;
 mod doctor;
 mod errors;
+mod explain;
+mod fields;
 mod filter;
+mod generate;
 mod output;
+mod progress;
 mod replay;
 mod report;
 mod rules;
@@ -20,9 +24,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use errors::Usage;
+use progress::Progress;
 
 /// Shows which process turns connections away, on which listener, why, and what to type.
 #[derive(Debug, Parser)]
@@ -44,6 +49,17 @@ struct Cli {
     log: Option<String>,
 }
 
+/// What the name alone says: what most people need.
+const START: &str = "\
+turnaway shows which process turns connections away, on which listener, why, and what to type.
+
+  turnaway trace     what is turned away now, as it happens; Ctrl-C ends it
+  turnaway doctor    what can be seen on this host, and what is at risk
+  turnaway daemon    watch always, and alert
+
+turnaway --help lists all commands, turnaway COMMAND --help tells of one, with examples.
+";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success (a closed output pipe is one)
@@ -52,35 +68,36 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show connections that are turned away, as it happens
     Trace(Box<trace::Args>),
-    /// Show listeners and their owners, live
     Top(Box<top::Args>),
-    /// Watch always: alert when connections are turned away, and serve metrics
     Daemon(daemon::Args),
-    /// Say how the running daemon is
     Status(control::StatusArgs),
-    /// Show the incidents that the running daemon tells of
     Incidents(control::IncidentsArgs),
-    /// Silence incidents for a time
     Silence(control::SilenceArgs),
-    /// Say what can be seen on this kernel, and what cannot
     Doctor(doctor::Args),
-    /// Show the incidents in recorded events
     Replay(replay::Args),
-    /// Tell recorded events in the words of ECS or OCSF
     Convert(convert::Args),
-    /// Tell of incidents, and whether they come again
     Report(Box<report::Args>),
-    /// Say whether a configuration is right
     CheckConfig(rules::CheckArgs),
-    /// Try rules on recorded events
     Rules(rules::Args),
+    Explain(explain::Args),
+    Generate(generate::Args),
+}
+
+/// What the command line is made of: for documentation, and for whoever tests it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
+    if std::env::args_os().len() == 1 {
+        // Nobody who types the name alone wants a list of everything.
+        let _ = io::stderr().write_all(START.as_bytes());
+        return ExitCode::from(2);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -104,7 +121,7 @@ pub fn main() -> ExitCode {
         .format_timestamp_millis()
         .init();
     let result = match cli.command {
-        Command::Trace(args) => trace::run(*args),
+        Command::Trace(args) => trace::run(&args),
         Command::Top(args) => top::run(*args),
         Command::Daemon(args) => daemon::run(args),
         Command::Status(args) => control::status(&args),
@@ -116,6 +133,8 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::CheckConfig(args) => rules::check(&args),
         Command::Rules(args) => rules::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Generate(args) => generate::run(&args, command()),
     };
     match result {
         Ok(code) => code,
@@ -135,6 +154,11 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Says something on stderr. That nobody listens there is no error.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// A time as people write it.
 fn duration(text: &str) -> Result<Duration, String> {
     let help = || "use a time such as 30s, 5m or 1h".to_owned();
@@ -148,11 +172,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     #[test]
     fn the_definition_holds_together() {
-        super::Cli::command().debug_assert();
+        super::command().debug_assert();
     }
 
     #[test]

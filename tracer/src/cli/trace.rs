@@ -5,15 +5,17 @@ use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::{ArgAction, ValueEnum};
 
-use super::{duration, filter::CallArgs, output::OutputArgs};
+use super::{duration, fields::FieldsArgs, filter::CallArgs, output::OutputArgs};
 use crate::{
     event::Tier,
     kernel::session,
-    trace::{self, Format},
+    trace::{self, Format, Shown},
 };
 
-/// Shows connections that are turned away, as it happens: by which process, on which listener or
-/// towards which address, why, how often, and what to type. Needs root.
+/// Show connections that are turned away, as it happens
+///
+/// By which process, on which listener or towards which address, why, how often, and what to type. Needs
+/// root.
 ///
 /// It watches failed accepts, what the kernel drops because a listener's queues are full, queues
 /// that nobody serves, connections that are lost when a listener is closed, connects that
@@ -26,6 +28,13 @@ use crate::{
 pub(super) struct Args {
     #[command(flatten)]
     output: OutputArgs,
+
+    #[command(flatten)]
+    fields: FieldsArgs,
+
+    /// Show times with their date and zone
+    #[arg(short = 'T', long = "timestamp")]
+    dates: bool,
 
     #[command(flatten)]
     filter: CallArgs,
@@ -71,7 +80,11 @@ Examples:
   turnaway trace --reason accept.emfile --cgroup pgbouncer.service
   turnaway trace --reason queue           full queues, and queues that nobody serves
   turnaway trace --reason fd              who is out of descriptors, or soon will be
-  turnaway trace --json | jq -c 'select(.type == \"count\")'";
+  turnaway trace -U www-data --fields time,reason,pid,unit
+  turnaway trace --json --fields reason,process.pid,count
+  turnaway trace --json | jq -c 'select(.type == \"count\")'
+
+Exit codes: 0 it was told to stop, or the reader of its output has gone; 1 it cannot trace; 2 wrong usage";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Color {
@@ -80,14 +93,23 @@ enum Color {
     Never,
 }
 
-pub(super) fn run(args: Args) -> Result<ExitCode> {
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let options = options(args)?;
     trace::run(&options)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn options(args: Args) -> Result<trace::Options> {
+fn options(args: &Args) -> Result<trace::Options> {
     let filter = args.filter.filter()?;
+    let mut shown = Shown {
+        dates: args.dates,
+        ..Shown::default()
+    };
+    if args.output.is_json() {
+        shown.fields = args.fields.paths()?;
+    } else {
+        shown.columns = args.fields.columns()?;
+    }
     let terminal = std::io::stdout().is_terminal();
     let format = if args.output.is_json() {
         Format::Json
@@ -117,6 +139,7 @@ fn options(args: Args) -> Result<trace::Options> {
         },
         filter,
         format,
+        shown,
         duration: args.duration,
         lines: args.count,
         quiet: args.quiet || args.exemplars == 0,
