@@ -6,6 +6,7 @@ pub mod bench;
 pub mod build;
 mod cache;
 mod command;
+pub mod demo;
 pub mod lint;
 mod packages;
 pub mod run;
