@@ -8,6 +8,7 @@ mod cache;
 mod command;
 pub mod demo;
 pub mod lint;
+pub mod man;
 mod packages;
 pub mod run;
 pub mod setup;

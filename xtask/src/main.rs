@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, demo, lint, run, setup, test, vm};
+use xtask::{bench, build, demo, lint, man, run, setup, test, vm};
 
 /// turnaway's chores.
 #[derive(Parser)]
@@ -28,6 +28,8 @@ enum Task {
     /// Be the demo's server
     #[command(hide = true)]
     DemoServer,
+    /// Write man pages and completions of shells to a folder
+    Man(man::Options),
     /// Run every test: unit, scenario and guest tests
     Test(test::Options),
     /// Measure what turnaway costs programs whose calls succeed
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options).map(|never| match never {}),
         Task::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Task::DemoServer => demo::server::run().map(|()| ExitCode::SUCCESS),
+        Task::Man(options) => man::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::cli::run(options),

@@ -31,11 +31,14 @@ pub(crate) const TESTS: &[&str] = &[
     "golang-go",
     "prometheus", // scrapes metrics; promtool checks them, and the shipped rules
     "curl",
-    "iproute2",       // routes of test networks
-    "bpftool",        // shows what is loaded, independently of turnaway
-    "openssl",        // certificates for receivers of alerts
-    "chromium",       // opens reports
-    "e2fsprogs",      // a file system that is frozen, or full
+    "iproute2",  // routes of test networks
+    "bpftool",   // shows what is loaded, independently of turnaway
+    "openssl",   // certificates for receivers of alerts
+    "chromium",  // opens reports
+    "e2fsprogs", // a file system that is frozen, or full
+    "fish",      // shells whose completions are tried …
+    "zsh",
+    "man-db",         // … and what shows the man pages
     "strace",         // shows what accept returned, independently of turnaway
     "rsyslog",        // takes the stream …
     "rsyslog-gnutls", // … over TLS

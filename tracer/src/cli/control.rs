@@ -23,8 +23,9 @@ struct Common {
     output: OutputArgs,
 }
 
-/// Says how the running daemon is: hooks, what was seen and lost, incidents, notifiers, rules. Needs
-/// root.
+/// Say how the running daemon is
+///
+/// Hooks, what was seen and lost, incidents, notifiers, rules. Needs root.
 #[derive(Debug, clap::Args)]
 #[command(after_help = STATUS)]
 pub(super) struct StatusArgs {
@@ -39,7 +40,9 @@ Examples:
 
 Exit codes: 0 the daemon answered, 1 none does, 2 wrong usage";
 
-/// Shows the incidents that the running daemon tells of now. Needs root.
+/// Show the incidents that the running daemon tells of
+///
+/// Those that fire now, each with what happened in order. Needs root.
 #[derive(Debug, clap::Args)]
 #[command(after_help = INCIDENTS)]
 pub(super) struct IncidentsArgs {
@@ -54,8 +57,10 @@ Examples:
 
 Exit codes: 0 the daemon answered, 1 none does, 2 wrong usage";
 
-/// Silences incidents for a time: they are written all the same, and told if they last when the silence
-/// ends. Silences outlive a restart of the daemon. Needs root.
+/// Silence incidents for a time
+///
+/// They are written all the same, and told if they last when the silence ends. Silences outlive a restart of
+/// the daemon. Needs root.
 #[derive(Debug, clap::Args)]
 #[command(after_help = SILENCE)]
 pub(super) struct SilenceArgs {
@@ -74,7 +79,6 @@ Exit codes: 0 done, 1 it cannot be done, 2 wrong usage";
 
 #[derive(Debug, Subcommand)]
 enum SilenceCommand {
-    /// Be silent about incidents that match
     Add(Box<AddArgs>),
     /// Show silences
     List {
@@ -92,6 +96,8 @@ enum SilenceCommand {
     },
 }
 
+/// Be silent about incidents that match
+///
 /// All that is given must match, and of each at least one. Texts may end in *.
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("end").required(true))]

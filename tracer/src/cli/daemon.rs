@@ -20,7 +20,9 @@ use crate::{
     trace::{self, Format},
 };
 
-/// Watches always. Failures of one cause are one incident, which is told when it begins and when it
+/// Watch always: alert when connections are turned away, and serve metrics
+///
+/// Failures of one cause are one incident, which is told when it begins and when it
 /// ends; metrics are served. Without a configuration, good defaults hold and incidents are
 /// written to stdout only. Needs root.
 ///

@@ -10,8 +10,9 @@ use crate::{
     event::Tier,
 };
 
-/// Says what can be seen on this kernel, and what is at risk now: every hook is attached for a
-/// moment, and removed.
+/// Say what can be seen on this kernel, what cannot, and what is at risk now
+///
+/// Every hook is attached for a moment, and removed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {

@@ -4,6 +4,7 @@ mod control;
 mod daemon;
 mod doctor;
 mod errors;
+mod generate;
 mod output;
 mod replay;
 mod report;
@@ -17,7 +18,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use errors::Usage;
 
@@ -49,26 +50,23 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show connections that are turned away, as it happens
     Trace(Box<trace::Args>),
-    /// Watch always: alert when connections are turned away, and serve metrics
     Daemon(daemon::Args),
-    /// Say how the running daemon is
     Status(control::StatusArgs),
-    /// Show the incidents that the running daemon tells of
     Incidents(control::IncidentsArgs),
-    /// Silence incidents for a time
     Silence(control::SilenceArgs),
-    /// Say what can be seen on this kernel, and what cannot
     Doctor(doctor::Args),
-    /// Show the incidents in recorded events
     Replay(replay::Args),
-    /// Tell of incidents, and whether they come again
     Report(Box<report::Args>),
-    /// Say whether a configuration is right
     CheckConfig(rules::CheckArgs),
-    /// Try rules on recorded events
     Rules(rules::Args),
+    Generate(generate::Args),
+}
+
+/// What the command line is made of: for documentation, and for whoever tests it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that the process was started with.
@@ -105,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::CheckConfig(args) => rules::check(&args),
         Command::Rules(args) => rules::run(&args),
+        Command::Generate(args) => generate::run(&args, command()),
     };
     match result {
         Ok(code) => code,
@@ -137,11 +136,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     #[test]
     fn the_definition_holds_together() {
-        super::Cli::command().debug_assert();
+        super::command().debug_assert();
     }
 
     #[test]

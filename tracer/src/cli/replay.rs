@@ -20,7 +20,9 @@ use crate::{
 /// The longest that is waited for one record at recorded speed.
 const LONGEST: f64 = 24.0 * 3600.0;
 
-/// Shows the incidents in what `turnaway trace --output json` recorded.
+/// Show the incidents in recorded events
+///
+/// Reads what `turnaway trace --output json`, `turnaway daemon --record` or a stream wrote. Needs no root.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {

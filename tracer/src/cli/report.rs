@@ -17,9 +17,10 @@ use crate::{
     report::{Facts, gather, html, markdown, tell, text},
 };
 
-/// Tells of incidents: what each was, who suffered, what helps, whether it happened before and when it will
-/// again. A list, or one in full. Reads the daemon's history, or recorded records; root is not needed where
-/// these can be read.
+/// Tell of incidents, and whether they come again
+///
+/// What each was, who suffered, what helps, whether it happened before and when it will again. A list, or one
+/// in full. Reads the daemon's history, or recorded records; root is not needed where these can be read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {

@@ -10,7 +10,9 @@ use crate::rules::{self, trial::Trial};
 /// Where the configuration is, unless another is given.
 pub(super) const CONFIG: &str = "/etc/turnaway/turnaway.toml";
 
-/// Says whether a configuration is right, and if not, where.
+/// Say whether a configuration is right
+///
+/// And if not, in which line of it and what would do.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 it is right, 1 it is not, 2 wrong usage")]
 pub(super) struct CheckArgs {
@@ -34,7 +36,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tries rules on recorded events.
+/// Try rules on recorded events
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]

@@ -14,8 +14,10 @@ use crate::{
     trace::{self, Format},
 };
 
-/// Shows connections that are turned away, as it happens: by which process, on which listener or
-/// towards which address, why, how often, and what to type. Needs root.
+/// Show connections that are turned away, as it happens
+///
+/// By which process, on which listener or towards which address, why, how often, and what to type. Needs
+/// root.
 ///
 /// It watches failed accepts, what the kernel drops because a listener's queues are full, queues
 /// that nobody serves, connections that are lost when a listener is closed, connects that

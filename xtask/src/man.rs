@@ -1,0 +1,29 @@
+//! `cargo xtask man`: man pages and completions, for packages.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::build;
+use crate::command::CommandExt as _;
+
+/// Options of `cargo xtask man`.
+#[derive(Args)]
+pub struct Options {
+    /// The folder: man pages go to man1/ in it, completions to completions/
+    pub dir: PathBuf,
+}
+
+/// Has turnaway write them: `TURNAWAY_BIN`, or the one that `cargo xtask build --release` makes.
+pub fn run(options: &Options) -> Result<()> {
+    let turnaway = match std::env::var_os("TURNAWAY_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => build::turnaway(build::Options { release: true })?,
+    };
+    Command::new(turnaway)
+        .arg("generate")
+        .arg(&options.dir)
+        .quiet("mend what it says above")
+}
