@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, demo, lint, man, run, setup, test, vm};
+use xtask::{bench, build, demo, lint, man, package, run, setup, test, vm};
 
 /// turnaway's chores.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ enum Task {
     DemoServer,
     /// Write man pages and completions of shells to a folder
     Man(man::Options),
+    /// Make a Debian package and print its path
+    Package(package::Options),
     /// Run every test: unit, scenario and guest tests
     Test(test::Options),
     /// Measure what turnaway costs programs whose calls succeed
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Task::DemoServer => demo::server::run().map(|()| ExitCode::SUCCESS),
         Task::Man(options) => man::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Package(options) => package::run(options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::cli::run(options),

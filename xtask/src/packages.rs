@@ -39,6 +39,7 @@ pub(crate) const TESTS: &[&str] = &[
     "fish",      // shells whose completions are tried …
     "zsh",
     "man-db",         // … and what shows the man pages
+    "debootstrap",    // a Debian to install turnaway's package in
     "strace",         // shows what accept returned, independently of turnaway
     "rsyslog",        // takes the stream …
     "rsyslog-gnutls", // … over TLS
