@@ -6,8 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use turnaway_tests::apart::{in_netns, mount};
-use turnaway_tests::sys;
+use turnaway_tests::apart::{in_netns, mount, with_mounts};
 
 /// Its root: a layer in memory over the Debian that `cargo xtask setup --tests` fetched, in a namespace of
 /// mounts and one of networks that go with the thread.
@@ -17,9 +16,7 @@ pub(crate) struct Chroot {
 
 /// Runs `body` in the thread that has it.
 pub(crate) fn with_chroot(body: impl FnOnce(&Chroot) + Send) {
-    in_netns(|| {
-        sys::unshare(libc::CLONE_NEWNS)?;
-        mount(&["--make-rprivate", "/"])?;
+    let prepared = || {
         let dir = tempfile::tempdir()?;
         let place = dir.path().to_str().unwrap();
         mount(&["-t", "tmpfs", "-o", "mode=755", "layer", place])?;
@@ -48,8 +45,8 @@ pub(crate) fn with_chroot(body: impl FnOnce(&Chroot) + Send) {
         chroot.play_systemd();
         body(&chroot);
         Ok(())
-    })
-    .unwrap();
+    };
+    in_netns(|| with_mounts(prepared)).unwrap();
 }
 
 impl Chroot {

@@ -11,12 +11,13 @@ use aya::{
     Btf, Ebpf,
     programs::{Program, ProgramError},
 };
+use rustix::thread::CapabilitySet;
 
 use super::{
     kretprobe::Kretprobe,
     plan::{Attachment, HookName, HookPlan, Target},
 };
-use crate::event::Tier;
+use crate::{event::Tier, privileges};
 
 /// What became of a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,9 +236,13 @@ fn load_error(target: &Target, error: &ProgramError) -> anyhow::Error {
         other => chain(other),
     };
     let hint = if answer.contains("Operation not permitted") {
-        "; the kernel may be locked down, or CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN) missing"
+        let takes = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
+        privileges::lacking(takes).map_or_else(
+            || "; not for want of a capability: the kernel may be locked down".to_owned(),
+            |lacking| format!("; {lacking}"),
+        )
     } else {
-        ""
+        String::new()
     };
     anyhow!("cannot load {target}: {answer}{hint}")
 }

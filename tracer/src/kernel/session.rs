@@ -12,6 +12,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
+use rustix::thread::CapabilitySet;
 use turnaway_common::{
     ClosedListener, FailureCount, FailureKey, ListenerStats, Reason,
     layout::{Counters, KernelFilter, Settings, lost},
@@ -25,7 +26,10 @@ use super::{
     plan::{self, HookName, HookPlan, Target},
     programs::{self, Programs},
 };
-use crate::event::{Closed, Count, Failure, Listener, ProcessId, Tier};
+use crate::{
+    event::{Closed, Count, Failure, Listener, ProcessId, Tier},
+    privileges,
+};
 
 /// The kernel side, built by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURNAWAY_BPF_OBJECT"));
@@ -468,10 +472,12 @@ fn give_back_memory() {
 fn explain_load(error: anyhow::Error) -> anyhow::Error {
     let text = format!("{error:#}");
     if text.contains("Operation not permitted") || text.contains("Permission denied") {
-        error.context(
-            "the kernel refused to make a BPF map: run turnaway as root \
-             (or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)",
-        )
+        let takes = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
+        let lacking = privileges::lacking(takes).map_or_else(
+            || "not for want of a capability: something else forbids it, such as seccomp".to_owned(),
+            |lacking| format!("{lacking}; run turnaway as root, or with what docs/daemon.md says"),
+        );
+        error.context(format!("the kernel refused to make a BPF map: {lacking}"))
     } else {
         error.context("cannot load turnaway's kernel side")
     }
