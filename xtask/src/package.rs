@@ -107,6 +107,10 @@ fn fill(tree: &Tree, turnaway: &Path, scratch: &Path) -> Result<()> {
             "usr/lib/systemd/system/turnaway.service",
         ),
         (
+            "packaging/systemd/turnaway.service.d/few-privileges.conf",
+            "usr/share/turnaway/systemd/few-privileges.conf",
+        ),
+        (
             "packaging/prometheus/turnaway.rules.yml",
             "usr/share/turnaway/prometheus/turnaway.rules.yml",
         ),
