@@ -165,17 +165,17 @@ fn systemd_understands_the_unit() {
     systemd_rates(&unit, 35);
     let few = "systemd/turnaway.service.d/few-privileges.conf";
     let few = std::fs::read_to_string(packaging(few)).unwrap();
-    systemd_rates(&(unit + &few), 25);
+    systemd_rates(&format!("{unit}{few}"), 25);
 }
 
 /// Its tools find no fault with a unit, and rate it exactly so, as it says of itself.
 fn systemd_rates(unit: &str, tenths: u32) {
     // It looks for the program, which is not installed here.
     let program = std::env::current_exe().unwrap();
-    let unit = unit.replace("/usr/bin/turnaway", program.to_str().unwrap());
+    let installed = unit.replace("/usr/bin/turnaway", program.to_str().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("turnaway.service");
-    std::fs::write(&path, unit).unwrap();
+    std::fs::write(&path, installed).unwrap();
     let analyze = |arguments: &[&str]| {
         Command::new("systemd-analyze")
             .args(arguments)

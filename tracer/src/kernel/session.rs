@@ -12,7 +12,10 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
-use rustix::thread::CapabilitySet;
+use rustix::{
+    process::{Resource, getrlimit},
+    thread::CapabilitySet,
+};
 use turnaway_common::{
     ClosedListener, FailureCount, FailureKey, ListenerStats, Reason,
     layout::{Counters, KernelFilter, Settings, lost},
@@ -469,12 +472,29 @@ fn give_back_memory() {
     }
 }
 
+/// Whether it is the limit of locked memory that is too low, which BPF maps count as before Linux 5.11.
+fn locked_memory() -> Option<String> {
+    let limit = getrlimit(Resource::Memlock).current?;
+    let may = privileges::has(CapabilitySet::SYS_RESOURCE);
+    (!may).then(|| {
+        format!(
+            "before Linux 5.11 it counts as locked memory, of which {limit} bytes are allowed (RLIMIT_MEMLOCK): \
+             raise that (ulimit -l unlimited, LimitMEMLOCK=infinity), or give CAP_SYS_RESOURCE"
+        )
+    })
+}
+
 fn explain_load(error: anyhow::Error) -> anyhow::Error {
     let text = format!("{error:#}");
     if text.contains("Operation not permitted") || text.contains("Permission denied") {
         let takes = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
         let lacking = privileges::lacking(takes).map_or_else(
-            || "not for want of a capability: something else forbids it, such as seccomp".to_owned(),
+            || {
+                locked_memory().unwrap_or_else(|| {
+                    "not for want of a capability: something else forbids it, such as seccomp"
+                        .to_owned()
+                })
+            },
             |lacking| format!("{lacking}; run turnaway as root, or with what docs/daemon.md says"),
         );
         error.context(format!("the kernel refused to make a BPF map: {lacking}"))
