@@ -35,19 +35,20 @@ pub const SMALL: usize = 4 << 20;
 /// Runs `body` where a folder is a file system of its own, of [`SMALL`] bytes. What it starts sees that, and
 /// nobody else does.
 pub fn on_small_disk<T: Send>(folder: &Path, body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    with_mounts(|| {
+        let path = folder.to_string_lossy();
+        let size = format!("size={SMALL}");
+        mount(&["-t", "tmpfs", "-o", &size, "small", &path])?;
+        body()
+    })
+}
+
+/// Runs `body` in a thread that has a mount namespace of its own. What it starts is in there too.
+pub fn with_mounts<T: Send>(body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             sys::unshare(libc::CLONE_NEWNS).context("cannot make a mount namespace")?;
             mount(&["--make-rprivate", "/"])?;
-            let path = folder.to_string_lossy();
-            mount(&[
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={SMALL}"),
-                "small",
-                &path,
-            ])?;
             body()
         });
         thread.join().unwrap_or_else(|panic| resume_unwind(panic))

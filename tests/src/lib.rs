@@ -10,6 +10,7 @@ pub mod checks;
 pub mod cost;
 pub mod daemon;
 pub mod disk;
+pub mod few;
 pub mod lines;
 pub mod live;
 pub mod load;

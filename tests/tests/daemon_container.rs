@@ -2,23 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use turnaway_tests::daemon::{Daemon, configure, failures};
 use turnaway_tests::servers::acceptor::Acceptor;
 use turnaway_tests::servers::foreground::folder;
+use turnaway_tests::servers::podman;
 use turnaway_tests::{sys, tracer};
-
-/// A command of Podman's that needs no systemd. crun, which Podman prefers, does not run on hosts that have
-/// both versions of cgroups; runc runs on all.
-fn podman() -> Command {
-    let mut command = Command::new("/usr/bin/podman");
-    command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
-    command.args(["--runtime", "runc"]);
-    command
-}
 
 /// A container. It is removed when this is dropped.
 struct Container {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, budget, build, fuzz, lint, man, run, setup, test, vm};
+use xtask::{bench, budget, build, demo, fuzz, lint, man, package, run, setup, test, vm};
 
 /// turnaway's chores.
 #[derive(Parser)]
@@ -23,8 +23,15 @@ enum Task {
     Build(build::Options),
     /// Build turnaway and run `turnaway trace` as root
     Run(run::Options),
+    /// Show turnaway with a server that is out of descriptors, for some seconds
+    Demo(demo::Options),
+    /// Be the demo's server
+    #[command(hide = true)]
+    DemoServer,
     /// Write man pages and completions of shells to a folder
     Man(man::Options),
+    /// Make a Debian package and print its path
+    Package(package::Options),
     /// Run every test: unit, scenario and guest tests
     Test(test::Options),
     /// Measure what turnaway costs programs whose calls succeed
@@ -45,7 +52,10 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build::ebpf().map(|_object| ExitCode::SUCCESS),
         Task::Build(options) => build::run(options).map(|()| ExitCode::SUCCESS),
         Task::Run(options) => run::run(&options).map(|never| match never {}),
+        Task::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::DemoServer => demo::server::run().map(|()| ExitCode::SUCCESS),
         Task::Man(options) => man::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Package(options) => package::run(options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Budget => budget::run().map(|()| ExitCode::SUCCESS),

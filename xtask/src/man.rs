@@ -1,6 +1,6 @@
 //! `cargo xtask man`: man pages and completions, for packages.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -22,8 +22,13 @@ pub fn run(options: &Options) -> Result<()> {
         Some(path) => PathBuf::from(path),
         None => build::turnaway(build::Options { release: true })?,
     };
+    write(&turnaway, &options.dir)
+}
+
+/// Has this turnaway write them.
+pub(crate) fn write(turnaway: &Path, dir: &Path) -> Result<()> {
     Command::new(turnaway)
         .arg("generate")
-        .arg(&options.dir)
+        .arg(dir)
         .quiet("mend what it says above")
 }

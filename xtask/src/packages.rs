@@ -40,6 +40,7 @@ pub(crate) const TESTS: &[&str] = &[
     "zsh",
     "man-db",         // … and what shows the man pages
     "jq",             // examples in documents use it
+    "debootstrap",    // a Debian to install turnaway's package in
     "strace",         // shows what accept returned, independently of turnaway
     "tmux",           // a terminal whose screen tests can read
     "rsyslog",        // takes the stream …

@@ -6,7 +6,7 @@ use clap::Args;
 use crate::steps::{self, Step};
 use crate::toolchain::{self, CargoInstall, Compiler};
 use crate::vm::{self, Kernel};
-use crate::{apt, packages, unpacked};
+use crate::{apt, debian, packages, unpacked};
 
 /// Options of `cargo xtask setup`.
 #[derive(Args, Clone, Copy, Default)]
@@ -61,6 +61,9 @@ fn tool_steps(options: Options) -> Result<Vec<Step>> {
                 })
             };
             steps.extend(unpacked::missing()?.into_iter().map(unpack));
+            if debian::is_missing()? {
+                steps.push(Step::new("fetching a Debian to install in", debian::fetch));
+            }
         }
     }
     Ok(steps)

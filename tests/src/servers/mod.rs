@@ -36,6 +36,16 @@ use crate::sys::{Errno, SockAddr};
 use crate::tracer::{Tracer, wait_for};
 use crate::{sys, wait};
 
+/// A command of Podman's that needs no systemd. crun, which Podman prefers, does not run on hosts that have
+/// both versions of cgroups; runc runs on all.
+#[must_use]
+pub fn podman() -> Command {
+    let mut command = Command::new("/usr/bin/podman");
+    command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
+    command.args(["--runtime", "runc"]);
+    command
+}
+
 /// How many clients come. All limits are below that.
 const CLIENTS: usize = 70;
 /// Until a server that was killed is gone.

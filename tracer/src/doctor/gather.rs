@@ -21,11 +21,6 @@ use crate::{
 
 /// The capabilities that matter, and what each is for.
 const CAPABILITIES: &[(CapabilitySet, &str, &str)] = &[
-    (
-        CapabilitySet::SYS_ADMIN,
-        "CAP_SYS_ADMIN",
-        "all of it on kernels before 5.8; mounting tracefs",
-    ),
     (CapabilitySet::BPF, "CAP_BPF", "loading programs and maps"),
     (
         CapabilitySet::PERFMON,
@@ -35,12 +30,17 @@ const CAPABILITIES: &[(CapabilitySet, &str, &str)] = &[
     (
         CapabilitySet::SYS_PTRACE,
         "CAP_SYS_PTRACE",
-        "reading other users' /proc/PID/fd and exe",
+        "reading other users' /proc/PID/exe, fd and ns",
     ),
     (
         CapabilitySet::DAC_READ_SEARCH,
         "CAP_DAC_READ_SEARCH",
-        "finding the cgroup of a process that has exited",
+        "reading tracefs and other users' /proc/PID/fd; finding the cgroup of a process that has exited",
+    ),
+    (
+        CapabilitySet::SYS_ADMIN,
+        "CAP_SYS_ADMIN",
+        "looking into other network namespaces, and at processes while the table of files is full; mounting tracefs",
     ),
 ];
 
@@ -146,7 +146,9 @@ fn tracefs_check(was_mounted: Option<&Path>) -> Check {
         },
         (None, None) => Check {
             ok: false,
-            detail: "not mounted; run: mount -t tracefs tracefs /sys/kernel/tracing".to_owned(),
+            detail: tracefs::unreadable().unwrap_or_else(|| {
+                "not mounted; run: mount -t tracefs tracefs /sys/kernel/tracing".to_owned()
+            }),
         },
     }
 }

@@ -11,12 +11,13 @@ use aya::{
     Btf, Ebpf,
     programs::{Program, ProgramError},
 };
+use rustix::thread::CapabilitySet;
 
 use super::{
     kretprobe::Kretprobe,
     plan::{Attachment, HookName, HookPlan, Target},
 };
-use crate::event::Tier;
+use crate::{event::Tier, privileges};
 
 /// What became of a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,9 +236,13 @@ fn load_error(target: &Target, error: &ProgramError) -> anyhow::Error {
         other => chain(other),
     };
     let hint = if answer.contains("Operation not permitted") {
-        "; the kernel may be locked down, or CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN) missing"
+        let takes = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
+        privileges::lacking(takes).map_or_else(
+            || "; not for want of a capability: the kernel may be locked down".to_owned(),
+            |lacking| format!("; {lacking}"),
+        )
     } else {
-        ""
+        String::new()
     };
     anyhow!("cannot load {target}: {answer}{hint}")
 }
@@ -252,7 +257,24 @@ fn is_verifier_summary(line: &str) -> bool {
 }
 
 fn attach_error(target: &Target, error: &ProgramError) -> anyhow::Error {
-    anyhow!("cannot attach {target}: {}", chain(error))
+    let answer = chain(error);
+    let hint = if answer.contains("Permission denied") {
+        paranoid().unwrap_or_default()
+    } else {
+        String::new()
+    };
+    anyhow!("cannot attach {target}: {answer}{hint}")
+}
+
+/// What forbids perf events although CAP_PERFMON is there: Debian's kernels, up to some version, know a third
+/// level, at which only CAP_SYS_ADMIN allows them.
+fn paranoid() -> Option<String> {
+    let setting = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?;
+    let level: i32 = setting.trim().parse().ok()?;
+    let lacking = privileges::lacking(CapabilitySet::SYS_ADMIN)?;
+    (level > 2).then(|| {
+        format!("; kernel.perf_event_paranoid is {level} and {lacking}: set it to 2, or give that")
+    })
 }
 
 /// An error and its causes on one line, each said once.

@@ -12,6 +12,10 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
+use rustix::{
+    process::{Resource, getrlimit},
+    thread::CapabilitySet,
+};
 use turnaway_common::{
     ClosedListener, FailureCount, FailureKey, ListenerStats, Reason,
     layout::{Counters, KernelFilter, Settings, lost},
@@ -25,7 +29,10 @@ use super::{
     plan::{self, HookName, HookPlan, Target},
     programs::{self, Programs},
 };
-use crate::event::{Closed, Count, Failure, Listener, ProcessId, Tier};
+use crate::{
+    event::{Closed, Count, Failure, Listener, ProcessId, Tier},
+    privileges,
+};
 
 /// The kernel side, built by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURNAWAY_BPF_OBJECT"));
@@ -465,13 +472,32 @@ fn give_back_memory() {
     }
 }
 
+/// Whether it is the limit of locked memory that is too low, which BPF maps count as before Linux 5.11.
+fn locked_memory() -> Option<String> {
+    let limit = getrlimit(Resource::Memlock).current?;
+    let may = privileges::has(CapabilitySet::SYS_RESOURCE);
+    (!may).then(|| {
+        format!(
+            "before Linux 5.11 it counts as locked memory, of which {limit} bytes are allowed (RLIMIT_MEMLOCK): \
+             raise that (ulimit -l unlimited, LimitMEMLOCK=infinity), or give CAP_SYS_RESOURCE"
+        )
+    })
+}
+
 fn explain_load(error: anyhow::Error) -> anyhow::Error {
     let text = format!("{error:#}");
     if text.contains("Operation not permitted") || text.contains("Permission denied") {
-        error.context(
-            "the kernel refused to make a BPF map: run turnaway as root \
-             (or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)",
-        )
+        let takes = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
+        let lacking = privileges::lacking(takes).map_or_else(
+            || {
+                locked_memory().unwrap_or_else(|| {
+                    "not for want of a capability: something else forbids it, such as seccomp"
+                        .to_owned()
+                })
+            },
+            |lacking| format!("{lacking}; run turnaway as root, or with what docs/daemon.md says"),
+        );
+        error.context(format!("the kernel refused to make a BPF map: {lacking}"))
     } else {
         error.context("cannot load turnaway's kernel side")
     }

@@ -6,6 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::thread::CapabilitySet;
+
+use crate::privileges;
+
 /// Where tracefs belongs, and where old systems have it.
 const PLACES: &[&str] = &["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
@@ -21,10 +25,15 @@ pub fn find_or_mount() -> Result<PathBuf, String> {
     if let Some(found) = find() {
         return Ok(found);
     }
+    if let Some(why) = unreadable() {
+        return Err(why);
+    }
     let place = PLACES[0];
     mount_privately(place).map_err(|error| {
+        let lacking = privileges::lacking(CapabilitySet::SYS_ADMIN)
+            .map_or_else(String::new, |lacking| format!(" ({lacking})"));
         format!(
-            "tracefs is not mounted and cannot be mounted at {place}: {error}; \
+            "tracefs is not mounted and cannot be mounted at {place}: {error}{lacking}; \
              run: mount -t tracefs tracefs {place}"
         )
     })?;
@@ -38,6 +47,28 @@ pub fn find() -> Option<PathBuf> {
         .iter()
         .map(PathBuf::from)
         .find(|place| place.join("events").is_dir())
+}
+
+/// Why tracefs, though mounted, cannot be read, in words; `None` if it is not mounted.
+#[must_use]
+pub fn unreadable() -> Option<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let place = mounted(&mounts)?;
+    let error = fs::read_dir(place).err()?;
+    let lacking = privileges::lacking(CapabilitySet::DAC_READ_SEARCH)
+        .map_or_else(String::new, |lacking| format!(": {lacking}"));
+    Some(format!("{place} cannot be read: {error}{lacking}"))
+}
+
+/// The first of its places that is one, by `/proc/self/mounts`.
+fn mounted(mounts: &str) -> Option<&'static str> {
+    let is_there = |place: &&&str| {
+        mounts.lines().any(|line| {
+            let mut words = line.split(' ').skip(1);
+            words.next() == Some(**place) && words.next() == Some("tracefs")
+        })
+    };
+    PLACES.iter().find(is_there).copied()
 }
 
 fn mount_privately(place: &str) -> io::Result<()> {
@@ -82,4 +113,17 @@ pub fn events(tracefs: &Path, category: &str, names: &[&'static str]) -> Vec<&'s
             fs::metadata(tracefs.join("events").join(category).join(name).join("id")).is_ok()
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mounted;
+
+    #[test]
+    fn its_place_is_where_it_is_mounted() {
+        let mounts = "sysfs /sys sysfs rw 0 0\nnodev /sys/kernel/debug/tracing tracefs rw 0 0\n";
+        assert_eq!(mounted(mounts), Some("/sys/kernel/debug/tracing"));
+        assert_eq!(mounted("x /sys/kernel/tracing autofs rw 0 0\n"), None);
+        assert_eq!(mounted("x /mnt/sys/kernel/tracing tracefs rw 0 0\n"), None);
+    }
 }

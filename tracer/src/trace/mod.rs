@@ -294,6 +294,7 @@ impl<'a> Run<'a> {
                 said.push(format!("  {}: {why}", tier.name()));
             }
         }
+        said.extend(privileges::unseen());
         let mut names: Vec<String> = hooks
             .iter()
             .filter_map(|hook| {
