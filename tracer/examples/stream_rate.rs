@@ -18,6 +18,7 @@ use turnaway::{
         Streams,
         config::{Config, understand},
         entry::Kind,
+        privacy::Privacy,
     },
 };
 
@@ -32,7 +33,7 @@ fn main() -> Result<()> {
     let config: Config = serde_json::from_value(json!({
         "type": "file", "path": file, "size": "1G", "queue": 200_000, "batch": 4096,
     }))?;
-    let mut streams = Streams::start(&understand(&[config])?, None)?;
+    let mut streams = Streams::start(&understand(&[config], &Privacy::default())?, None)?;
     let record = record();
     let cpu = || clock_gettime(ClockId::ProcessCPUTime);
     let own = || clock_gettime(ClockId::ThreadCPUTime);

@@ -213,14 +213,11 @@ impl Filter {
 
     fn field(&self, choice: Choice, object: &mut Map<String, Value>, name: &str) {
         match (choice, object.get_mut(name)) {
-            (Choice::Drop, Some(_)) => {
-                object.remove(name);
-            }
+            (Choice::Keep, _) | (_, None) => {}
             (Choice::Hash, Some(Value::String(text))) => *text = self.hash(text),
-            (Choice::Hash, Some(_)) => {
+            (Choice::Drop | Choice::Hash, Some(_)) => {
                 object.remove(name);
             }
-            _ => {}
         }
     }
 

@@ -30,10 +30,8 @@ pub(super) fn convert(mut native: Object) -> Object {
     process(&mut ecs, &mut native, name.as_deref());
     error(&mut ecs, &mut native, meaning);
     put(&mut event, "id", take_text(&mut native, "record_id"));
-    let action = ["syscall", "op"].into_iter();
-    let action = action
-        .filter_map(|name| take_text(&mut native, name))
-        .next();
+    let mut names = ["syscall", "op"].into_iter();
+    let action = names.find_map(|name| take_text(&mut native, name));
     if action.is_some() {
         put(&mut event, "action", action);
     }
@@ -120,9 +118,8 @@ fn span(native: &Object, kind: &str) -> (Option<String>, Option<String>) {
     };
     match kind {
         "count" => (of("first"), of("last")),
-        "incident" => (of("started"), of("ended")),
+        "incident" | "program" => (of("started"), of("ended")),
         "heartbeat" => (of("since"), of("time")),
-        "program" => (of("started"), of("ended")),
         "summary" => {
             let start = record::began(native).map(|start| format!("{start:.9}"));
             (start, of("time"))

@@ -77,6 +77,12 @@ impl From<Option<u64>> for Maybe {
     }
 }
 
+impl From<i64> for Maybe {
+    fn from(number: i64) -> Self {
+        Self(Some(number.into()))
+    }
+}
+
 impl From<Option<i64>> for Maybe {
     fn from(number: Option<i64>) -> Self {
         Self(number.map(Value::from))

@@ -298,7 +298,7 @@ fn process(native: &mut Object, from: &str, host: Option<&str>) -> Object {
     let mut process = Object::new();
     let mut left = take_object(place, "process");
     // One that cannot be told from others is none.
-    if !left.is_empty() && !number(&left, "pid").is_some_and(|pid| pid <= MOST) {
+    if !left.is_empty() && number(&left, "pid").is_none_or(|pid| pid > MOST) {
         put_back(place, "process", std::mem::take(&mut left));
     }
     put(&mut process, "uid", record::entity(host, &left));
@@ -402,9 +402,8 @@ fn device(host: Option<&str>, native: &mut Object) -> Object {
 fn times(ocsf: &mut Object, native: &mut Object, kind: &str) {
     let (start, end) = match kind {
         "count" => (take_time(native, "first"), take_time(native, "last")),
-        "incident" => (take_time(native, "started"), take_time(native, "ended")),
+        "incident" | "program" => (take_time(native, "started"), take_time(native, "ended")),
         "heartbeat" => (take_time(native, "since"), record::time(native, "time")),
-        "program" => (take_time(native, "started"), take_time(native, "ended")),
         "summary" => (record::began(native), record::time(native, "time")),
         _ => (None, None),
     };
@@ -434,8 +433,8 @@ fn put_time(object: &mut Object, name: &str, time: Option<Timestamp>) {
     }
 }
 
-fn milliseconds(time: Timestamp) -> Option<i64> {
-    Some(time.as_millisecond())
+fn milliseconds(time: Timestamp) -> i64 {
+    time.as_millisecond()
 }
 
 /// What was found, and whose it is.
