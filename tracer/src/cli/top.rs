@@ -128,6 +128,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
             filter: filter.clone(),
             // Nothing of it is shown.
             format: Format::Json,
+            shown: trace::Shown::default(),
             duration: None,
             lines: None,
             quiet: true,
