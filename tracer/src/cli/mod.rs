@@ -101,7 +101,7 @@ pub fn main() -> ExitCode {
         .format_timestamp_millis()
         .init();
     let result = match cli.command {
-        Command::Trace(args) => trace::run(*args),
+        Command::Trace(args) => trace::run(&args),
         Command::Top(args) => top::run(*args),
         Command::Daemon(args) => daemon::run(args),
         Command::Status(args) => control::status(&args),

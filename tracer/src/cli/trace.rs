@@ -80,13 +80,13 @@ enum Color {
     Never,
 }
 
-pub(super) fn run(args: Args) -> Result<ExitCode> {
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let options = options(args)?;
     trace::run(&options)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn options(args: Args) -> Result<trace::Options> {
+fn options(args: &Args) -> Result<trace::Options> {
     let filter = args.filter.filter()?;
     let terminal = std::io::stdout().is_terminal();
     let format = if args.output.is_json() {

@@ -54,7 +54,7 @@ impl Shown {
 
     fn act(mut self, actions: &[Action]) -> Self {
         for action in actions {
-            self.ui.act(action.clone(), &self.model);
+            self.ui.act(*action, &self.model);
         }
         self
     }
