@@ -50,6 +50,7 @@ impl Terminal {
     }
 
     /// A folder of its own.
+    #[must_use]
     pub fn folder(&self) -> &Path {
         self.dir.path()
     }

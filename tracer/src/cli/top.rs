@@ -19,8 +19,8 @@ use crate::{
     trace::{self, Format},
 };
 
-/// Failures of one kind that are shown in full each second: their clients are known then.
-const EXEMPLARS: u32 = 2;
+/// Failures of one kind that are looked at in full each second.
+const EXEMPLARS: u32 = 1;
 /// The screen is drawn no more often.
 const FASTEST: Duration = Duration::from_millis(100);
 

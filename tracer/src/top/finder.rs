@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Most time that one search through all descriptors takes.
-const SEARCH: Duration = Duration::from_millis(1000);
+const SEARCH: Duration = Duration::from_secs(1);
 /// Between two searches at least …
 const BETWEEN: Duration = Duration::from_secs(5);
 /// … and so many times as long as one takes.

@@ -25,7 +25,7 @@ use crate::{
     event::{Count, Failure},
     incident::{Engine, IncidentRecord},
     kernel::attach::HookStatus,
-    observation::Observation,
+    observation::{Code, Observation},
     record::{Clock, Summary},
     rules::Configuration,
     sockets::Poll,
@@ -35,6 +35,8 @@ use crate::{
 
 /// Samples that may wait for a terminal.
 const WAITING: usize = 4;
+/// Most exemplars that incidents are made of in a second, beside counts.
+const EXEMPLARS: u32 = 200;
 /// How long the screen may take to give the terminal back.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -46,6 +48,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         collector: Collector::start(&host)?,
         engine: Engine::new(Configuration::default().rules),
         host,
+        told: 0,
         link: Arc::clone(&link),
         show: match options.tables {
             Some(tables) => Show::Batch(Box::new(Batch::new(options, tables))),
@@ -81,6 +84,8 @@ struct Live {
     collector: Collector,
     engine: Engine,
     host: String,
+    /// Exemplars that were shown to the engine since the last reading.
+    told: u32,
     link: Arc<Link>,
     show: Show,
     options: Options,
@@ -143,6 +148,11 @@ impl Watcher for Live {
 
     fn failure(&mut self, failure: &Failure, who: &Who, fd_used: Option<u64>, clock: &Clock) {
         self.collector.failure(failure);
+        // They say more of what is counted anyway.
+        self.told += 1;
+        if self.told > EXEMPLARS && !Code::from(failure.key.reason).lasts() {
+            return;
+        }
         let seen = Observation::of_failure(&self.host, failure, who, fd_used, clock);
         self.observe(&seen);
     }
@@ -164,6 +174,7 @@ impl Watcher for Live {
     }
 
     fn reading(&mut self, reading: &Reading<'_>) -> Vec<String> {
+        self.told = 0;
         self.collector.reading(reading);
         self.collector.want(self.link.wanted());
         let mut sample = self.collector.sample();

@@ -249,9 +249,10 @@ impl Screen {
     }
 
     fn draw(&mut self) -> Result<()> {
-        let since = match self.ui.paused {
-            true => Duration::ZERO,
-            false => self.sampled.elapsed(),
+        let since = if self.ui.paused {
+            Duration::ZERO
+        } else {
+            self.sampled.elapsed()
         };
         let since = u64::try_from(since.as_nanos()).unwrap_or(0);
         let scene = Scene {

@@ -216,7 +216,7 @@ fn what_turns_others_away_comes_first() {
     let mut model = Model::default();
     let refused = |count| FailureSample {
         pid: Some(9),
-        ..failing(None, "-> tcp 10.0.0.1:5432", "connect.refused", count)
+        ..failing(None, "-> tcp 10.0.0.1:5000", "connect.refused", count)
     };
     let stalled = ListenerSample {
         stalled_ns: Some(5 * SECOND),
@@ -233,7 +233,7 @@ fn what_turns_others_away_comes_first() {
             .collect()
     };
     let (a, b, c) = ("tcp 127.0.0.1:80", "tcp 127.0.0.1:81", "tcp 127.0.0.1:82");
-    let far = "-> tcp 10.0.0.1:5432";
+    let far = "-> tcp 10.0.0.1:5000";
     assert_eq!(names(Sort::Worst, false, ""), [a, b, far, c]);
     assert_eq!(
         names(Sort::Accepts, false, ""),

@@ -172,9 +172,10 @@ fn advice(detail: Option<&Detail>, width: usize, scene: Scene<'_>) -> Vec<Line<'
         let about = Span::styled(format!("for {reason}"), look.bold());
         lines.push(part("advice", about, scene));
         for line in advice {
-            let style = match line.starts_with("now:") {
-                true => look.good(),
-                false => Style::new(),
+            let style = if line.starts_with("now:") {
+                look.good()
+            } else {
+                Style::new()
             };
             for line in wrap(line, width.saturating_sub(LABEL)) {
                 lines.push(part("", Span::styled(line, style), scene));

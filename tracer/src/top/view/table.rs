@@ -106,9 +106,8 @@ pub(super) fn cell(row: &Row, kind: Kind, width: usize, scene: Scene<'_>) -> (St
             None => unknown(),
         },
         Kind::Failures if row.failure_rate > 0.0 => (cell::rate(row.failure_rate), look.bad()),
-        Kind::Failures => ("0".to_owned(), plain),
         Kind::Minute if row.failures_60s > 0 => (cell::number(row.failures_60s), look.odd()),
-        Kind::Minute => ("0".to_owned(), plain),
+        Kind::Failures | Kind::Minute => ("0".to_owned(), plain),
         Kind::Reason => reason(row, width, scene),
         Kind::Queue if row.closed => ("closed".to_owned(), look.odd()),
         Kind::Queue => match (row.queue, row.fullness()) {

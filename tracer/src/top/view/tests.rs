@@ -17,7 +17,7 @@ fn full() -> Sample {
     let pooler = ListenerSample {
         depth: 16,
         limit: 16,
-        waits: vec![(4_000_000, 99), (1_024_000_000, 1)],
+        waits: vec![(4_000_000, 98), (1_024_000_000, 2)],
         last_accept_ns: Some(98_000_000_000),
         ..listener(1, 6432, 5)
     };
@@ -54,7 +54,7 @@ impl Shown {
 
     fn act(mut self, actions: &[Action]) -> Self {
         for action in actions {
-            self.ui.act(action.clone(), &self.model);
+            self.ui.act(*action, &self.model);
         }
         self
     }
@@ -117,7 +117,7 @@ fn eighty_columns_have_what_matters() {
     );
     assert_eq!(
         lines[5],
-        "  127.0.0.1:80     web[2]        1234      0               ...   0/128    7/1024"
+        "  tcp 127.0.0.1:80 web[2]        1234      0               ...   0/128    7/1024"
     );
     assert!(lines[23].starts_with("? help  q quit"));
 }
