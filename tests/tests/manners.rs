@@ -2,5 +2,9 @@
 
 #[path = "manners/commands.rs"]
 mod commands;
+#[path = "manners/ends.rs"]
+mod ends;
 #[path = "manners/generated.rs"]
 mod generated;
+#[path = "manners/shown.rs"]
+mod shown;

@@ -9,6 +9,8 @@ use turnaway_common::{
 use crate::{
     attribute::Who,
     event::{Address, Key, Listener},
+    history::Incident,
+    observation::{self, Kind, Observation},
 };
 
 /// What to keep. An empty list keeps everything.
@@ -18,11 +20,17 @@ pub struct Filter {
     pub pids: Vec<u32>,
     /// Names of processes, whole.
     pub comms: Vec<Vec<u8>>,
+    /// Numbers of users. Nothing that was recorded has them.
+    pub uids: Vec<u32>,
+    /// systemd units; `.service` may be left out.
+    pub units: Vec<String>,
+    /// Containers: their names, or the beginnings of their ids.
+    pub containers: Vec<String>,
     /// Parts of cgroup paths.
     pub cgroups: Vec<String>,
     /// Ports of listeners, and ports that were to be connected to.
     pub ports: Vec<u32>,
-    /// Errnos, positive.
+    /// Errnos, positive. Nothing that was recorded is told apart by them.
     pub errnos: Vec<u16>,
     /// Reasons.
     pub reasons: Vec<Reason>,
@@ -80,17 +88,103 @@ impl Filter {
 
     fn wants_at(&self, at: Option<u32>, who: &Who) -> bool {
         let party = who.party.as_ref();
-        let cgroup = party.and_then(|party| party.identity.cgroup.as_deref());
+        let identity = party.map(|party| party.identity.as_ref());
+        let container = identity.and_then(|identity| identity.container.as_ref());
         any(&self.pids, |pid| who.is(*pid))
             && any(&self.comms, |comm| who.is_called(comm))
+            && any(&self.uids, |uid| {
+                party.is_some_and(|party| party.facts.uid == Some(*uid))
+            })
             && any(&self.ports, |port| Some(*port) == at)
-            && (self.cgroups.is_empty()
-                || cgroup.is_some_and(|cgroup| {
-                    any(&self.cgroups, |part| {
-                        memchr::memmem::find(cgroup, part.as_bytes()).is_some()
-                    })
-                }))
+            && self.wants_home(&Home {
+                cgroup: identity.and_then(|identity| identity.cgroup.as_deref()),
+                unit: identity.and_then(|identity| identity.unit.as_deref()),
+                container: container.map(|one| (one.id.as_str(), one.name.as_deref())),
+            })
     }
+
+    fn wants_home(&self, home: &Home<'_>) -> bool {
+        any(&self.units, |wanted| {
+            home.unit
+                .is_some_and(|unit| unit == wanted || unit.strip_suffix(".service") == Some(wanted))
+        }) && any(&self.containers, |wanted| {
+            home.container
+                .is_some_and(|(id, name)| id.starts_with(wanted) || name == Some(wanted))
+        }) && any(&self.cgroups, |part| {
+            home.cgroup
+                .is_some_and(|cgroup| memchr::memmem::find(cgroup, part.as_bytes()).is_some())
+        })
+    }
+
+    /// Whether what was recorded is wanted. What was accepted is no failure, and always is.
+    #[must_use]
+    pub fn wants_seen(&self, seen: &Observation) -> bool {
+        if matches!(seen.kind, Kind::Accepted { .. }) {
+            return true;
+        }
+        let process = seen.process.as_ref();
+        let others = || seen.server.iter().chain(&seen.holders);
+        let target = seen.peer.as_ref().filter(|_| seen.reason.is_of_client());
+        let port = match target {
+            Some(target) => target.port,
+            None => seen.listener.as_ref().and_then(|listener| listener.port),
+        };
+        let called = |comm: &Option<String>, wanted: &[u8]| {
+            comm.as_deref()
+                .is_some_and(|comm| comm.as_bytes() == wanted)
+        };
+        any(&self.reasons, |reason| {
+            reason.code() == seen.reason.as_str()
+        }) && any(&self.pids, |pid| {
+            process.is_some_and(|process| process.pid == *pid)
+                || others().any(|other| other.pid == *pid)
+        }) && any(&self.comms, |comm| {
+            process.is_some_and(|process| called(&process.comm, comm))
+                || others().any(|other| called(&other.comm, comm))
+        }) && any(&self.ports, |wanted| Some(*wanted) == port)
+            && self.wants_home(&process.map_or_else(Home::default, |process| Home {
+                cgroup: process.cgroup.as_deref().map(str::as_bytes),
+                unit: process.unit.as_deref(),
+                container: process.container.as_ref().map(named),
+            }))
+    }
+
+    /// Whether an incident is wanted: by its victim, its listeners and any of its reasons.
+    #[must_use]
+    pub fn wants_incident(&self, incident: &Incident) -> bool {
+        let victim = incident.victim.process.as_ref();
+        let target = incident.victim.target.as_deref().unwrap_or_default();
+        any(&self.reasons, |reason| {
+            let mut reasons = incident.reasons.iter();
+            reasons.any(|total| total.reason.as_str() == reason.code())
+        }) && any(&self.pids, |pid| {
+            victim.is_some_and(|victim| victim.pid == *pid)
+        }) && any(&self.comms, |comm| {
+            let name = victim.and_then(|victim| victim.comm.as_deref());
+            name.is_some_and(|name| name.as_bytes() == comm)
+        }) && any(&self.ports, |port| {
+            let mut listeners = incident.listeners.iter();
+            listeners.any(|listener| listener.port == Some(*port))
+                || target.ends_with(&format!(":{port}"))
+        }) && self.wants_home(&victim.map_or_else(Home::default, |victim| Home {
+            cgroup: victim.cgroup.as_deref().map(str::as_bytes),
+            unit: victim.unit.as_deref(),
+            container: victim.container.as_ref().map(named),
+        }))
+    }
+}
+
+/// Where a process runs, as far as is known.
+#[derive(Default)]
+struct Home<'a> {
+    cgroup: Option<&'a [u8]>,
+    unit: Option<&'a str>,
+    /// Id and name.
+    container: Option<(&'a str, Option<&'a str>)>,
+}
+
+fn named(container: &observation::Container) -> (&str, Option<&str>) {
+    (&container.id, container.name.as_deref())
 }
 
 fn any<T>(wanted: &[T], test: impl Fn(&T) -> bool) -> bool {
@@ -194,6 +288,9 @@ mod tests {
         let good = Filter {
             pids: vec![1, 812],
             comms: vec![b"nginx".to_vec()],
+            uids: Vec::new(),
+            units: Vec::new(),
+            containers: Vec::new(),
             cgroups: vec!["a.service".to_owned()],
             ports: vec![80],
             errnos: vec![23, 24],
@@ -227,6 +324,88 @@ mod tests {
             },
         ] {
             assert!(!wants(&bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_a_container_and_a_user_are_recognised() {
+        let unit = |unit: &str| Filter {
+            units: vec![unit.to_owned()],
+            ..Filter::default()
+        };
+        let container = |container: &str| Filter {
+            containers: vec![container.to_owned()],
+            ..Filter::default()
+        };
+        let uid = |uid| Filter {
+            uids: vec![uid],
+            ..Filter::default()
+        };
+        let (failure, who) = samples::rich();
+        let party = who.party.as_ref().unwrap();
+        let own = party.identity.container.as_ref().unwrap().clone();
+        let wants = |filter: &Filter| filter.wants(&failure.key, &failure.listener, &who);
+        assert!(wants(&unit("pgbouncer")) && wants(&unit("pgbouncer.service")));
+        assert!(!wants(&unit("pgb")));
+        assert!(wants(&container(&own.id[..6])));
+        assert!(wants(&container(own.name.as_deref().unwrap())));
+        assert!(!wants(&container("none")));
+        assert!(wants(&uid(party.facts.uid.unwrap())));
+        assert!(!wants(&uid(4_321)));
+    }
+
+    #[test]
+    fn what_was_recorded_is_told_apart_as_it_would_have_been_live() {
+        let line = r#"{"schema":"turnaway/1","type":"count","time":"2026-03-03T03:12:00.000000000Z","host":"h",
+            "reason":"accept.emfile","errno":"EMFILE","tier":"tracepoint","count":2,
+            "first":"2026-03-03T03:12:00.000000000Z","last":"2026-03-03T03:12:00.000000000Z",
+            "process":{"pid":812,"comm":"pgbouncer","unit":"pgbouncer.service","cgroup":"/system.slice/pgbouncer.service"},
+            "listener":{"inode":7,"family":"inet","address":"0.0.0.0","port":6432}}"#;
+        let line = line.replace('\n', "");
+        let Ok(observation::Line::Seen(seen)) = observation::parse(&line) else {
+            panic!("a count is something that was seen");
+        };
+        let all = Filter {
+            pids: vec![1, 812],
+            comms: vec![b"pgbouncer".to_vec()],
+            units: vec!["pgbouncer".to_owned()],
+            cgroups: vec!["system.slice".to_owned()],
+            ports: vec![6_432],
+            reasons: reasons("accept").unwrap(),
+            ..Filter::default()
+        };
+        assert!(all.wants_seen(&seen));
+        for other in [
+            Filter {
+                pids: vec![1],
+                ..all.clone()
+            },
+            Filter {
+                comms: vec![b"pg".to_vec()],
+                ..all.clone()
+            },
+            Filter {
+                units: vec!["web".to_owned()],
+                ..all.clone()
+            },
+            Filter {
+                containers: vec!["a".to_owned()],
+                ..all.clone()
+            },
+            Filter {
+                cgroups: vec!["user.slice".to_owned()],
+                ..all.clone()
+            },
+            Filter {
+                ports: vec![80],
+                ..all.clone()
+            },
+            Filter {
+                reasons: reasons("queue").unwrap(),
+                ..all.clone()
+            },
+        ] {
+            assert!(!other.wants_seen(&seen), "{other:?}");
         }
     }
 

@@ -40,6 +40,7 @@ pub(crate) const TESTS: &[&str] = &[
     "zsh",
     "man-db",         // … and what shows the man pages
     "debootstrap",    // a Debian to install turnaway's package in
+    "jq",             // examples in documents use it
     "strace",         // shows what accept returned, independently of turnaway
     "rsyslog",        // takes the stream …
     "rsyslog-gnutls", // … over TLS

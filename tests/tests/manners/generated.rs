@@ -47,7 +47,7 @@ fn shell(program: &str, arguments: &[&str], script: &str, dir: &Path) -> String 
 fn below(path: &[&str]) -> Vec<String> {
     let all = commands::all();
     let (_, command) = all.iter().find(|(at, _)| at == path).unwrap();
-    let names = command.get_subcommands().map(|one| one.get_name());
+    let names = command.get_subcommands().map(clap::Command::get_name);
     names.map(str::to_owned).collect()
 }
 

@@ -6,9 +6,10 @@ use anyhow::{Result, bail};
 use clap::{ArgGroup, Subcommand};
 use jiff::Timestamp;
 
-use super::{Usage, duration, output::OutputArgs};
+use super::{Usage, duration, fields::RecordFieldsArgs, output::OutputArgs};
 use crate::{
     control::{self, Answer, Request, SOCKET, text},
+    record,
     rules::{self, Matcher, Silence},
 };
 
@@ -48,12 +49,16 @@ Exit codes: 0 the daemon answered, 1 none does, 2 wrong usage";
 pub(super) struct IncidentsArgs {
     #[command(flatten)]
     common: Common,
+
+    #[command(flatten)]
+    fields: RecordFieldsArgs,
 }
 
 const INCIDENTS: &str = "\
 Examples:
   turnaway incidents                      with what happened, in order
   turnaway incidents --json               one `incident` record a line (docs/records.md)
+  turnaway incidents --json --fields id,statement
 
 Exit codes: 0 the daemon answered, 1 none does, 2 wrong usage";
 
@@ -71,7 +76,7 @@ pub(super) struct SilenceArgs {
 const SILENCE: &str = "\
 Examples:
   turnaway silence add --for 2h --unit pgbouncer.service --comment \"moves today\"
-  turnaway silence add --until 2026-11-25T06:00:00Z --comm 'nginx*' --port 443
+  turnaway silence add --for 30m --comm 'nginx*' --port 443
   turnaway silence list
   turnaway silence remove s-4f2a09c1
 
@@ -166,13 +171,18 @@ pub(super) fn status(args: &StatusArgs) -> Result<ExitCode> {
 }
 
 pub(super) fn incidents(args: &IncidentsArgs) -> Result<ExitCode> {
+    let fields = args.fields.paths(args.common.output.is_json())?;
     match args.common.ask(&Request::Incidents {})? {
         Answer::Incidents(all) if args.common.output.is_json() => {
-            let records = all.incidents.iter();
-            let lines: Result<Vec<String>, _> = records
-                .map(|one| Ok(serde_json::to_string(&one.record)? + "\n"))
-                .collect::<Result<_, serde_json::Error>>();
-            super::print(&lines?.concat())?;
+            let mut lines = String::new();
+            for one in &all.incidents {
+                let line = serde_json::to_string(&one.record)?;
+                if let Some(line) = record::only(line, &fields) {
+                    lines.push_str(&line);
+                    lines.push('\n');
+                }
+            }
+            super::print(&lines)?;
             Ok(ExitCode::SUCCESS)
         }
         Answer::Incidents(all) => args.common.print(&all, || text::incidents(&all)),

@@ -17,7 +17,7 @@ use crate::{
     kernel::session,
     metrics::Listen,
     text::size,
-    trace::{self, Format},
+    trace::{self, Format, Shown},
 };
 
 /// Watch always: alert when connections are turned away, and serve metrics
@@ -88,8 +88,10 @@ const EXAMPLES: &str = "\
 Examples:
   turnaway daemon                         with /etc/turnaway/turnaway.toml, if that is there
   turnaway daemon --no-state --json       incidents as records on stdout, nothing on disk
-  turnaway daemon -c FILE --metrics 127.0.0.1:9800
-  turnaway daemon --record /var/log/turnaway/seen.ndjson";
+  turnaway daemon -c turnaway.toml --metrics 127.0.0.1:9800
+  turnaway daemon --record /var/log/turnaway/seen.ndjson
+
+Exit codes: 0 it was told to stop, 1 it cannot watch or the configuration is wrong, 2 wrong usage";
 
 const STATE: &str = "/var/lib/turnaway";
 
@@ -127,6 +129,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
                     width: None,
                 }
             },
+            shown: Shown::default(),
             duration: None,
             lines: None,
             quiet: true,

@@ -41,7 +41,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(duration) = args.audit {
         return audit(args, duration);
     }
+    let progress = super::Progress::start("attaching every hook for a moment");
     let report = Report::gather(args.tier);
+    drop(progress);
     let text = if args.output.is_json() {
         let mut json = serde_json::to_string(&report).context("cannot write JSON")?;
         json.push('\n');
@@ -59,7 +61,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 fn audit(args: &Args, duration: Duration) -> Result<ExitCode> {
     let audit = Audit::run(args.tier, duration, || {
-        eprintln!("counting for {duration:?}; Ctrl-C stops");
+        super::say(&format!("counting for {duration:?}; Ctrl-C stops"));
     })?;
     let text = if args.output.is_json() {
         let mut json = serde_json::to_string(&audit).context("cannot write JSON")?;

@@ -16,7 +16,7 @@ impl std::error::Error for Usage {}
 
 /// Prints an error and gives its exit code.
 pub(super) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("turnaway: {error:#}");
+    super::say(&format!("turnaway: {error:#}"));
     if error.downcast_ref::<Usage>().is_some() {
         ExitCode::from(2)
     } else {

@@ -4,8 +4,12 @@ mod control;
 mod daemon;
 mod doctor;
 mod errors;
+mod explain;
+mod fields;
+mod filter;
 mod generate;
 mod output;
+mod progress;
 mod replay;
 mod report;
 mod rules;
@@ -21,6 +25,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use errors::Usage;
+use progress::Progress;
 
 /// Shows which process turns connections away, on which listener, why, and what to type.
 #[derive(Debug, Parser)]
@@ -42,6 +47,17 @@ struct Cli {
     log: Option<String>,
 }
 
+/// What the name alone says: what most people need.
+const START: &str = "\
+turnaway shows which process turns connections away, on which listener, why, and what to type.
+
+  turnaway trace     what is turned away now, as it happens; Ctrl-C ends it
+  turnaway doctor    what can be seen on this host, and what is at risk
+  turnaway daemon    watch always, and alert
+
+turnaway --help lists all commands, turnaway COMMAND --help tells of one, with examples.
+";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success (a closed output pipe is one)
@@ -60,6 +76,7 @@ enum Command {
     Report(Box<report::Args>),
     CheckConfig(rules::CheckArgs),
     Rules(rules::Args),
+    Explain(explain::Args),
     Generate(generate::Args),
 }
 
@@ -72,6 +89,11 @@ pub fn command() -> clap::Command {
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
+    if std::env::args_os().len() == 1 {
+        // Nobody who types the name alone wants a list of everything.
+        let _ = io::stderr().write_all(START.as_bytes());
+        return ExitCode::from(2);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -93,7 +115,7 @@ pub fn main() -> ExitCode {
         .format_timestamp_millis()
         .init();
     let result = match cli.command {
-        Command::Trace(args) => trace::run(*args),
+        Command::Trace(args) => trace::run(&args),
         Command::Daemon(args) => daemon::run(args),
         Command::Status(args) => control::status(&args),
         Command::Incidents(args) => control::incidents(&args),
@@ -103,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::CheckConfig(args) => rules::check(&args),
         Command::Rules(args) => rules::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Generate(args) => generate::run(&args, command()),
     };
     match result {
@@ -121,6 +144,11 @@ fn print(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("cannot write to stdout"),
     }
+}
+
+/// Says something on stderr. That nobody listens there is no error.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// A time as people write it.

@@ -10,9 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::output::OutputArgs;
+use super::{Progress, fields::RecordFieldsArgs, filter::AboutArgs, output::OutputArgs, say};
 use crate::{
     incident::Change,
+    record,
     replay::{self, Replay},
     rules::{self, Rules},
 };
@@ -38,7 +39,13 @@ pub(super) struct Args {
     config: Option<PathBuf>,
 
     #[command(flatten)]
+    filter: AboutArgs,
+
+    #[command(flatten)]
     output: OutputArgs,
+
+    #[command(flatten)]
+    fields: RecordFieldsArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -46,6 +53,7 @@ Examples:
   turnaway trace -o json > tuesday.ndjson
   turnaway replay tuesday.ndjson
   turnaway replay --config rules.toml -o json tuesday.ndjson | jq .statement
+  turnaway replay -P 6432 --json --fields started,status,statement tuesday.ndjson
 
 Exit codes: 0 read to its end (broken lines are counted and said), 1 it cannot be read, 2 wrong usage";
 
@@ -82,6 +90,8 @@ pub(super) fn rules(config: Option<&PathBuf>) -> Result<Rules> {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let rules = rules(args.config.as_ref())?;
+    let filter = args.filter.filter()?;
+    let fields = args.fields.paths(args.output.is_json())?;
     let from: Box<dyn BufRead> = if args.file.as_os_str() == "-" {
         Box::new(BufReader::new(io::stdin()))
     } else {
@@ -91,7 +101,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         Box::new(BufReader::with_capacity(1 << 16, file))
     };
     // A reader that has gone has seen what it wanted.
-    match replay(args, rules, from) {
+    match replay(args, Replay::new(rules).of(filter), &fields, from) {
         Err(error)
             if error
                 .downcast_ref::<io::Error>()
@@ -104,8 +114,14 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-fn replay(args: &Args, rules: Rules, from: Box<dyn BufRead>) -> Result<()> {
-    let mut replay = Replay::new(rules);
+fn replay(
+    args: &Args,
+    mut replay: Replay,
+    fields: &[String],
+    from: Box<dyn BufRead>,
+) -> Result<()> {
+    let is_json = args.output.is_json();
+    let mut progress = Progress::start("reading records");
     let mut out = io::BufWriter::new(io::stdout());
     replay::lines(from, |line| {
         let (passed, changes) = replay.line(line);
@@ -116,30 +132,44 @@ fn replay(args: &Args, rules: Rules, from: Box<dyn BufRead>) -> Result<()> {
             let wait = (passed.as_secs_f64() / times).min(LONGEST);
             std::thread::sleep(Duration::from_secs_f64(wait));
         }
-        write(&mut out, &changes, args.output.is_json())?;
+        if !changes.is_empty() {
+            progress.hide();
+        }
+        write(&mut out, &changes, is_json, fields)?;
         Ok(true)
     })?;
     let (changes, firing, totals) = replay.finish();
-    write(&mut out, &changes, args.output.is_json())?;
-    if !args.output.is_json() {
+    drop(progress);
+    write(&mut out, &changes, is_json, fields)?;
+    if !is_json {
         out.write_all(replay::end(&firing, &totals).as_bytes())?;
     }
     out.flush()?;
     if totals.broken > 0 {
-        eprintln!("turnaway: {} lines could not be read:", totals.broken);
+        say(&format!(
+            "turnaway: {} lines could not be read:",
+            totals.broken
+        ));
         for (line, what) in &totals.examples {
             let what = crate::text::terminal(what.as_bytes());
-            eprintln!("turnaway: line {line}: {what}");
+            say(&format!("turnaway: line {line}: {what}"));
         }
     }
     Ok(())
 }
 
-fn write(out: &mut impl Write, changes: &[Change], is_json: bool) -> io::Result<()> {
+fn write(
+    out: &mut impl Write,
+    changes: &[Change],
+    is_json: bool,
+    fields: &[String],
+) -> io::Result<()> {
     for change in changes {
         if is_json {
-            serde_json::to_writer(&mut *out, &change.record)?;
-            out.write_all(b"\n")?;
+            let line = serde_json::to_string(&change.record)?;
+            if let Some(line) = record::only(line, fields) {
+                writeln!(out, "{line}")?;
+            }
         } else {
             out.write_all(replay::change(change).as_bytes())?;
         }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use jiff::{Span, Timestamp, civil, tz::TimeZone};
 
-use super::errors::Usage;
+use super::{Progress, errors::Usage, filter::AboutArgs, say};
 use crate::{
     history::{FILE, Reader, Wanted},
     report::{Facts, gather, html, markdown, tell, text},
@@ -25,7 +25,7 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The incident to tell in full: its id, or the beginning of that
-    #[arg(value_name = "ID", conflicts_with_all = ["last", "since", "until", "unit"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["last", "since", "until"])]
     id: Option<String>,
 
     /// The newest incident in full
@@ -40,9 +40,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
 
-    /// Incidents of this systemd unit
-    #[arg(long, value_name = "UNIT")]
-    unit: Option<String>,
+    #[command(flatten)]
+    filter: AboutArgs,
 
     /// Where the daemon keeps its history
     #[arg(long, value_name = "DIR", default_value = "/var/lib/turnaway")]
@@ -76,6 +75,7 @@ Examples:
   turnaway report --last                     the newest in full
   turnaway report 5c1f0a                     the one whose id begins so
   turnaway report --since 30d --unit pgbouncer -o html --to pgbouncer.html
+  turnaway report --since 7d --reason accept.emfile -P 6432
   turnaway report --from tuesday.ndjson --time-zone Europe/Berlin -o markdown
 
 Exit codes: 0 it was written (no incident is no failure), 1 it cannot be read or there is no such ID, 2 wrong usage";
@@ -100,9 +100,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         id: args.id.clone(),
         since: when(&args.since, "--since")?,
         until: when(&args.until, "--until")?,
-        unit: args.unit.clone(),
+        filter: args.filter.filter()?,
         newest: args.last.then_some(1),
     };
+    let progress = Progress::start("reading");
     let facts = if let Some(path) = &args.from {
         recorded(args, path, &wanted, &zone)?
     } else {
@@ -112,6 +113,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             .with_context(|| format!("cannot tell of the history {}", path.display()))?
     };
     let written = write(&facts, args.output, &zone)?;
+    drop(progress);
     match &args.to {
         Some(path) => fs::write(path, written)
             .with_context(|| format!("cannot write the report to {}", path.display()))?,
@@ -133,15 +135,13 @@ fn recorded(args: &Args, path: &Path, wanted: &Wanted, zone: &TimeZone) -> Resul
     let (facts, totals) = gather::from_lines(from, rules, wanted, zone)
         .with_context(|| format!("cannot read {name}"))?;
     if totals.broken > 0 {
-        eprintln!(
+        say(&format!(
             "turnaway: {} lines of {name} could not be read:",
             totals.broken
-        );
+        ));
         for (line, what) in &totals.examples {
-            eprintln!(
-                "turnaway: line {line}: {}",
-                crate::text::terminal(what.as_bytes())
-            );
+            let what = crate::text::terminal(what.as_bytes());
+            say(&format!("turnaway: line {line}: {what}"));
         }
     }
     if let Some(id) = &wanted.id {

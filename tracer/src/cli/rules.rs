@@ -14,12 +14,18 @@ pub(super) const CONFIG: &str = "/etc/turnaway/turnaway.toml";
 ///
 /// And if not, in which line of it and what would do.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 it is right, 1 it is not, 2 wrong usage")]
+#[command(after_help = CHECK)]
 pub(super) struct CheckArgs {
     /// The configuration (docs/rules.md)
     #[arg(default_value = CONFIG)]
     file: PathBuf,
 }
+
+const CHECK: &str = "\
+Examples:
+  turnaway check-config turnaway.toml
+
+Exit codes: 0 it is right, 1 it is not, 2 wrong usage";
 
 pub(super) fn check(args: &CheckArgs) -> Result<ExitCode> {
     let all = rules::load(&args.file)?;
@@ -43,10 +49,16 @@ pub(super) struct Args {
     command: Command,
 }
 
+const TEST: &str = "\
+Examples:
+  turnaway rules test tuesday.toml
+
+Exit codes: 0 they are as expected, 1 they are not, 2 wrong usage";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Compare the alerts that recorded events give with those that are expected
-    #[command(after_help = "Exit codes: 0 they are as expected, 1 they are not, 2 wrong usage")]
+    #[command(after_help = TEST)]
     Test {
         /// What is recorded and what is expected (docs/rules.md)
         file: PathBuf,

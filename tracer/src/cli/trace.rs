@@ -1,17 +1,15 @@
 //! `turnaway trace`: connections that are turned away, as it happens.
 
-use std::{io::IsTerminal as _, path::Path, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{ArgAction, ValueEnum};
 
-use super::{Usage, duration, output::OutputArgs};
+use super::{duration, fields::FieldsArgs, filter::CallArgs, output::OutputArgs};
 use crate::{
-    errno,
     event::Tier,
-    filter::{self, Filter},
     kernel::session,
-    trace::{self, Format},
+    trace::{self, Format, Shown},
 };
 
 /// Show connections that are turned away, as it happens
@@ -31,29 +29,15 @@ pub(super) struct Args {
     #[command(flatten)]
     output: OutputArgs,
 
-    /// Only this process; may be given several times
-    #[arg(short, long, value_name = "PID")]
-    pid: Vec<u32>,
+    #[command(flatten)]
+    fields: FieldsArgs,
 
-    /// Only processes of this name, whole, as /proc/PID/comm has it
-    #[arg(long, value_name = "NAME")]
-    comm: Vec<String>,
+    /// Show times with their date and zone
+    #[arg(short = 'T', long = "timestamp")]
+    dates: bool,
 
-    /// Only processes whose cgroup path has this in it, such as a unit's name or a container's id
-    #[arg(long, value_name = "TEXT")]
-    cgroup: Vec<String>,
-
-    /// Only listeners on this port, and connects to it
-    #[arg(short = 'P', long, value_name = "PORT")]
-    port: Vec<u32>,
-
-    /// Only this errno, such as EMFILE
-    #[arg(long, value_name = "NAME", value_parser = errno_number)]
-    errno: Vec<u16>,
-
-    /// Only this reason, such as accept.emfile, or a family of them, such as accept
-    #[arg(long, value_name = "CODE", value_parser = reasons)]
-    reason: Vec<Reasons>,
+    #[command(flatten)]
+    filter: CallArgs,
 
     /// Stop after this long, such as 30s or 5m
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
@@ -96,7 +80,11 @@ Examples:
   turnaway trace --reason accept.emfile --cgroup pgbouncer.service
   turnaway trace --reason queue           full queues, and queues that nobody serves
   turnaway trace --reason fd              who is out of descriptors, or soon will be
-  turnaway trace --json | jq -c 'select(.type == \"count\")'";
+  turnaway trace -U www-data --fields time,reason,pid,unit
+  turnaway trace --json --fields reason,process.pid,count
+  turnaway trace --json | jq -c 'select(.type == \"count\")'
+
+Exit codes: 0 it was told to stop, or the reader of its output has gone; 1 it cannot trace; 2 wrong usage";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Color {
@@ -105,32 +93,22 @@ enum Color {
     Never,
 }
 
-/// What one `--reason` names.
-#[derive(Clone, Debug)]
-struct Reasons(Vec<turnaway_common::Reason>);
-
-fn reasons(word: &str) -> Result<Reasons, String> {
-    filter::reasons(word).map(Reasons)
-}
-
-fn errno_number(name: &str) -> Result<u16, String> {
-    errno::number(name).ok_or_else(|| "no such errno; use a name such as EMFILE".to_owned())
-}
-
-pub(super) fn run(args: Args) -> Result<ExitCode> {
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let options = options(args)?;
     trace::run(&options)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn options(args: Args) -> Result<trace::Options> {
-    for pid in &args.pid {
-        if !Path::new("/proc").join(pid.to_string()).exists() {
-            bail!("cannot trace process {pid}: there is no such process");
-        }
-    }
-    if let Some(port) = args.port.iter().find(|port| **port == 0) {
-        return Err(Usage(format!("cannot trace port {port}: no listener has it")).into());
+fn options(args: &Args) -> Result<trace::Options> {
+    let filter = args.filter.filter()?;
+    let mut shown = Shown {
+        dates: args.dates,
+        ..Shown::default()
+    };
+    if args.output.is_json() {
+        shown.fields = args.fields.paths()?;
+    } else {
+        shown.columns = args.fields.columns()?;
     }
     let terminal = std::io::stdout().is_terminal();
     let format = if args.output.is_json() {
@@ -151,18 +129,6 @@ fn options(args: Args) -> Result<trace::Options> {
                 .filter(|width| *width > 0),
         }
     };
-    let filter = Filter {
-        pids: args.pid,
-        comms: args.comm.into_iter().map(String::into_bytes).collect(),
-        cgroups: args.cgroup,
-        ports: args.port,
-        errnos: args.errno,
-        reasons: args
-            .reason
-            .into_iter()
-            .flat_map(|Reasons(all)| all)
-            .collect(),
-    };
     Ok(trace::Options {
         session: session::Options {
             tier: args.tier,
@@ -173,21 +139,11 @@ fn options(args: Args) -> Result<trace::Options> {
         },
         filter,
         format,
+        shown,
         duration: args.duration,
         lines: args.count,
         quiet: args.quiet || args.exemplars == 0,
         counts: !args.quiet,
         stalled: args.stalled,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::errno_number;
-
-    #[test]
-    fn errnos_are_read_by_name() {
-        assert_eq!(errno_number("EMFILE"), Ok(24));
-        assert!(errno_number("EFOO").is_err());
-    }
 }

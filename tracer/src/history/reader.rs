@@ -14,7 +14,7 @@ use super::{
     schema::{self, version_of},
     store::{beside, check, nanoseconds},
 };
-use crate::observation::Code;
+use crate::{filter::Filter, observation::Code};
 
 /// Which incidents are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub struct Wanted {
     pub since: Option<Timestamp>,
     /// Those that began before.
     pub until: Option<Timestamp>,
-    /// Those of this systemd unit; `.service` may be left out.
-    pub unit: Option<String>,
+    /// Those that this keeps.
+    pub filter: Filter,
     /// So many of them, the newest.
     pub newest: Option<usize>,
 }
@@ -93,35 +93,28 @@ impl Reader {
     /// Incidents, newest first.
     pub fn incidents(&self, wanted: &Wanted) -> Result<Vec<Incident>> {
         let time = |time: Option<Timestamp>| time.map(nanoseconds);
-        let unit = wanted.unit.as_deref();
-        let service = unit.map(|unit| format!("{unit}.service"));
-        let newest = wanted
-            .newest
-            .map_or(-1, |newest| i64::try_from(newest).unwrap_or(i64::MAX));
         let mut found = self.file.prepare(
             "SELECT id, record FROM incident
              WHERE (?1 IS NULL OR substr(id, 1, length(?1)) = ?1)
                AND (?2 IS NULL OR started >= ?2 OR ended IS NULL OR ended >= ?2)
                AND (?3 IS NULL OR started < ?3)
-               AND (?4 IS NULL OR unit IN (?4, ?5))
-             ORDER BY started DESC, id LIMIT ?6",
+             ORDER BY started DESC, id",
         )?;
         let found = found.query_map(
-            params![
-                wanted.id,
-                time(wanted.since),
-                time(wanted.until),
-                unit,
-                service,
-                newest
-            ],
+            params![wanted.id, time(wanted.since), time(wanted.until)],
             |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
         )?;
         let mut incidents = Vec::new();
         for row in found {
+            if incidents.len() >= wanted.newest.unwrap_or(usize::MAX) {
+                break;
+            }
             let (id, record) = row?;
             let mut incident: Incident = serde_json::from_str(&record)
                 .with_context(|| format!("incident {id} cannot be understood"))?;
+            if !wanted.filter.wants_incident(&incident) {
+                continue;
+            }
             incident.timeline = self.timeline(&id)?;
             incidents.push(incident);
         }

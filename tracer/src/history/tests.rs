@@ -178,8 +178,26 @@ fn incidents_are_found_by_id_time_and_unit() {
     assert_eq!(ids(all()), ["other", "second", "first"]);
     let newest = Some(1);
     assert_eq!(ids(Wanted { newest, ..all() }), ["other"]);
-    let unit = Some("web".to_owned());
-    assert_eq!(ids(Wanted { unit, ..all() }), ["other"]);
+    let filter = crate::filter::Filter {
+        units: vec!["web".to_owned()],
+        ..Default::default()
+    };
+    assert_eq!(
+        ids(Wanted {
+            filter: filter.clone(),
+            ..all()
+        }),
+        ["other"]
+    );
+    let id = Some("first".to_owned());
+    assert!(
+        ids(Wanted {
+            id,
+            filter,
+            ..all()
+        })
+        .is_empty()
+    );
     let id = Some("fi".to_owned());
     assert_eq!(ids(Wanted { id, ..all() }), ["first"]);
     let since = Some(wall(5_000));

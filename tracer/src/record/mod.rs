@@ -5,6 +5,7 @@
 
 mod clock;
 mod failures;
+mod fields;
 mod holdings;
 mod key;
 mod lines;
@@ -12,6 +13,7 @@ mod listening;
 
 pub use clock::Clock;
 pub use failures::{Failures, Hook, HookState, Lost, Run};
+pub use fields::only;
 pub use holdings::{FileFields, HoldingsFields, KindFields, SocketFields};
 pub use key::{
     ConntrackFields, ContainerFields, FdFields, HolderFields, KeyFields, ListenerFields,

@@ -12,6 +12,7 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
+    filter::Filter,
     incident::{Change, Engine, IncidentRecord, Now},
     observation::{Code, Line, Observation, parse},
     rules::Rules,
@@ -90,6 +91,7 @@ pub struct Replay {
     clock: Clock,
     totals: Totals,
     lines: u64,
+    filter: Filter,
 }
 
 impl Replay {
@@ -101,13 +103,24 @@ impl Replay {
             clock: Clock::default(),
             totals: Totals::default(),
             lines: 0,
+            filter: Filter::default(),
         }
+    }
+
+    /// The same of nothing but what is wanted.
+    #[must_use]
+    pub fn of(mut self, filter: Filter) -> Self {
+        self.filter = filter;
+        self
     }
 
     /// Takes a line; returns how long after the line before it was written, and what changed.
     pub fn line(&mut self, line: Result<&str, String>) -> (Duration, Vec<Change>) {
         self.lines += 1;
         match line.and_then(parse) {
+            Ok(Line::Seen(seen)) if !self.filter.wants_seen(&seen) => {
+                (self.clock.follow(seen.time), self.ticks())
+            }
             Ok(Line::Seen(seen)) => {
                 self.totals.records += 1;
                 self.observe(&seen)

@@ -202,14 +202,6 @@ fn explanation(line: &str) -> Option<super::Explanation> {
 }
 
 fn is_wanted(incident: &Incident, wanted: &Wanted) -> bool {
-    let unit = incident
-        .victim
-        .process
-        .as_ref()
-        .and_then(|process| process.unit.as_deref());
-    let is_unit = |wanted: &String| {
-        unit.is_some_and(|unit| unit == wanted || unit.strip_suffix(".service") == Some(wanted))
-    };
     wanted
         .id
         .as_ref()
@@ -218,7 +210,7 @@ fn is_wanted(incident: &Incident, wanted: &Wanted) -> bool {
             incident.started >= since || incident.ended.is_none_or(|ended| ended >= since)
         })
         && wanted.until.is_none_or(|until| incident.started < until)
-        && wanted.unit.as_ref().is_none_or(is_unit)
+        && wanted.filter.wants_incident(incident)
 }
 
 fn entry(incident: Incident) -> Entry {

@@ -34,6 +34,10 @@ const COLUMNS: [(&str, usize); 8] = [
 const LAST: &str = "UNIT";
 /// The last column keeps this much, even if the line then wraps.
 const LAST_LEAST: usize = 12;
+/// The width of the last column where others come after it.
+const LAST_MIDDLE: usize = 24;
+/// The width of a time with its date and zone.
+const DATED: usize = 29;
 /// What stands for what is unknown.
 const UNKNOWN: &str = "-";
 
@@ -56,6 +60,10 @@ pub struct Look {
     pub zone: TimeZone,
     /// Most rows of the summary's table; the rest is one row.
     pub rows: usize,
+    /// Times of failures with their date and zone.
+    pub dates: bool,
+    /// The columns that are shown of failures, by their places among [`Text::columns`]; none is all.
+    pub columns: Vec<usize>,
 }
 
 impl Default for Look {
@@ -67,6 +75,8 @@ impl Default for Look {
             width: None,
             zone: TimeZone::system(),
             rows: 20,
+            dates: false,
+            columns: Vec::new(),
         }
     }
 }
@@ -90,7 +100,13 @@ impl Text {
         &self.look
     }
 
-    /// The columns' names.
+    /// The names of all columns.
+    #[must_use]
+    pub fn columns() -> [&'static str; COLUMNS.len() + 1] {
+        std::array::from_fn(|column| COLUMNS.get(column).map_or(LAST, |(name, _)| *name))
+    }
+
+    /// The names of the columns that are shown, above them.
     #[must_use]
     pub fn header(&self) -> String {
         let names = COLUMNS.map(|(name, _)| name.to_owned());
@@ -245,9 +261,16 @@ impl Text {
         summary::render(self, run, clock)
     }
 
-    /// Time of day, milliseconds.
+    /// Time of day, milliseconds; with its date and zone where that is asked for.
     fn time(&self, time: Timestamp) -> String {
-        self.local(time, "%H:%M:%S%.3f")
+        self.local(
+            time,
+            if self.look.dates {
+                "%Y-%m-%dT%H:%M:%S%.3f%:z"
+            } else {
+                "%H:%M:%S%.3f"
+            },
+        )
     }
 
     pub(super) fn local(&self, time: Timestamp, format: &str) -> String {
@@ -302,19 +325,38 @@ impl Text {
         style: impl Fn(usize) -> Style,
         last_style: Style,
     ) -> String {
+        let all: Vec<usize> = (0..=COLUMNS.len()).collect();
+        let shown = match self.look.columns.as_slice() {
+            [] => &all,
+            chosen => chosen,
+        };
         let mut line = String::new();
         let mut used = 0;
-        for (column, (cell, (_, least))) in cells.iter().zip(COLUMNS).enumerate() {
+        for (place, &column) in shown.iter().enumerate() {
+            let is_end = place + 1 == shown.len();
+            let cell = cells.get(column).map(String::as_str);
+            let (cell, least, style) = match (cell, COLUMNS.get(column)) {
+                (Some(cell), Some(_)) if column == 0 && self.look.dates => (cell, DATED, style(0)),
+                (Some(cell), Some((_, least))) => (cell, *least, style(column)),
+                _ if is_end => {
+                    let room = self.look.width.map_or(usize::MAX, |width| {
+                        width.saturating_sub(used).max(LAST_LEAST)
+                    });
+                    line.push_str(&self.paint(last_style, &cut(last, room)));
+                    break;
+                }
+                _ => (last, LAST_MIDDLE, last_style),
+            };
             let width = cell.width();
-            let padding = least.saturating_sub(width) + 1;
-            line.push_str(&self.paint(style(column), cell));
+            let padding = if is_end {
+                0
+            } else {
+                least.saturating_sub(width) + 1
+            };
+            line.push_str(&self.paint(style, cell));
             line.extend(std::iter::repeat_n(' ', padding));
             used += width + padding;
         }
-        let room = self.look.width.map_or(usize::MAX, |width| {
-            width.saturating_sub(used).max(LAST_LEAST)
-        });
-        line.push_str(&self.paint(last_style, &cut(last, room)));
         line
     }
 }

@@ -23,8 +23,8 @@ use tokio::{
 use turnaway_common::{ListenerStats, Reason};
 
 use descriptors::Watched;
-pub use output::Format;
 pub(crate) use output::hook;
+pub use output::{Format, Shown};
 use pipeline::{FAREWELL, Listeners, Pipeline, READING, State};
 use watch::{Look, Watch};
 pub use watcher::{Reading, Short, Watcher};
@@ -65,6 +65,8 @@ pub struct Options {
     pub filter: Filter,
     /// How it is shown.
     pub format: Format,
+    /// What of it is shown.
+    pub shown: Shown,
     /// Stop after this long.
     pub duration: Option<Duration>,
     /// Stop after this many lines of failures.

@@ -20,7 +20,9 @@ use crate::{
         session::Losses,
         words,
     },
-    record::{Clock, CountRecord, Event, Failures, Hook, HookState, Listening, Lost, Run, Summary},
+    record::{
+        self, Clock, CountRecord, Event, Failures, Hook, HookState, Listening, Lost, Run, Summary,
+    },
     sink::{
         self,
         text::{Look, Text},
@@ -49,10 +51,23 @@ pub enum Format {
     Json,
 }
 
+/// What of each line is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Columns, by their places among [`Text::columns`]; none is all.
+    pub columns: Vec<usize>,
+    /// Fields of records, as paths such as `process.pid`; none is all. A record that has none of them is left
+    /// out.
+    pub fields: Vec<String>,
+    /// Times of failures with their date and zone.
+    pub dates: bool,
+}
+
 /// Renders what happens; writes nothing.
 pub(super) struct Output {
     /// `None` renders records.
     text: Option<Text>,
+    fields: Vec<String>,
     host: String,
     started: Instant,
     advised: HashSet<About>,
@@ -86,8 +101,9 @@ pub(super) struct End<'a> {
 }
 
 impl Output {
-    pub(super) fn new(format: Format) -> Self {
+    pub(super) fn new(format: Format, shown: &Shown) -> Self {
         Self {
+            fields: shown.fields.clone(),
             text: match format {
                 Format::Json => None,
                 Format::Text {
@@ -98,6 +114,8 @@ impl Output {
                     color,
                     terminal,
                     width,
+                    dates: shown.dates,
+                    columns: shown.columns.clone(),
                     ..Look::default()
                 })),
             },
@@ -122,10 +140,10 @@ impl Output {
         holdings: Option<&Holdings>,
         clock: &Clock,
         advise: impl FnOnce() -> Advice,
-    ) -> String {
+    ) -> Option<String> {
         let Some(text) = &self.text else {
             let event = Event::new(&self.host, failure, who, fd_used, clock);
-            return json(&event.holding(holdings));
+            return self.json(&event.holding(holdings));
         };
         let mut lines = text.event(failure, who, fd_used, clock);
         for line in holdings
@@ -142,7 +160,7 @@ impl Output {
                 lines.push_str(&advice);
             }
         }
-        lines
+        Some(lines)
     }
 
     /// The growth of a counter within `period`, of which `more` failures were not shown one
@@ -161,12 +179,12 @@ impl Output {
                 Some(text.polled(&failures, more, period, clock))
             }
             Some(text) => (more > 0).then(|| text.more(&failures, more, period)),
-            None => Some(json(&CountRecord::new(
+            None => self.json(&CountRecord::new(
                 &self.host,
                 Timestamp::now(),
                 &failures,
                 clock,
-            ))),
+            )),
         }
     }
 
@@ -202,9 +220,9 @@ impl Output {
         end: &End<'_>,
         clock: &Clock,
         mut advise: impl FnMut(&Key, &Total, &Who) -> Advice,
-    ) -> String {
+    ) -> Option<String> {
         let Some(text) = &self.text else {
-            return json(&self.record(end, clock));
+            return self.json(&self.record(end, clock));
         };
         let totals = failures(end);
         let mut hooks = hooks(end);
@@ -230,7 +248,14 @@ impl Output {
                 let _ = write!(lines, "\nFor {reason} of {whose}:\n{advice}");
             }
         }
-        lines
+        Some(lines)
+    }
+
+    /// A record as a line, or what of it is to be shown.
+    fn json(&self, record: &impl Serialize) -> Option<String> {
+        // Records hold strings, numbers and lists only: nothing that JSON cannot say.
+        let line = serde_json::to_string(record).unwrap_or_default();
+        record::only(line, &self.fields)
     }
 }
 
@@ -279,9 +304,4 @@ pub(crate) fn hook(status: &HookStatus, missed: Missed) -> Hook {
         missed: missed.filter(|_| status.attached.is_some()),
         detail: (!refused.is_empty()).then(|| refused.join("; ")),
     }
-}
-
-fn json(record: &impl Serialize) -> String {
-    // Records hold strings, numbers and lists only: nothing that JSON cannot say.
-    serde_json::to_string(record).unwrap_or_default()
 }

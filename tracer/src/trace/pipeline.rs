@@ -124,7 +124,7 @@ impl<'a> Pipeline<'a> {
             options,
             attributor: Attributor::new(Path::new("/")),
             totals: Totals::default(),
-            output: Output::new(options.format),
+            output: Output::new(options.format, &options.shown),
             stdout: Stdout::start(),
             clock: Clock::now(),
             system: System::read(Path::new("/")),
@@ -196,12 +196,16 @@ impl<'a> Pipeline<'a> {
                     .event(&failure, &who, used, holdings.as_ref(), &self.clock, || {
                         advise(attributor, system, &failure.key, &failure.listener, &who)
                     });
-            shown = self.stdout.offer(line);
-            if shown {
-                self.lines += 1;
-            } else {
-                self.lost_lines += 1;
-            }
+            // One that has none of the fields that are asked for is left out, not lost.
+            shown = line.is_none_or(|line| {
+                let written = self.stdout.offer(line);
+                if written {
+                    self.lines += 1;
+                } else {
+                    self.lost_lines += 1;
+                }
+                written
+            });
         }
         self.totals.exemplar(&failure, shown && !failure.ended);
     }
@@ -537,7 +541,9 @@ impl<'a> Pipeline<'a> {
         let summary = self.output.summary(&end, &self.clock, |key, total, who| {
             advise(attributor, system, key, &total.listener, who)
         });
-        self.must(summary, left(LAST_LINES));
+        if let Some(summary) = summary {
+            self.must(summary, left(LAST_LINES));
+        }
         self.stdout.finish(left(Duration::ZERO))
     }
 

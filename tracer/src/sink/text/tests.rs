@@ -24,6 +24,7 @@ fn look() -> Look {
         width: None,
         zone: TimeZone::UTC,
         rows: 20,
+        ..Look::default()
     }
 }
 
@@ -168,6 +169,31 @@ fn long_cells_push_and_the_last_is_cut() {
     assert!(line.ends_with(" a-unit-with-q…"), "{line}");
     let narrow = text(20).event(&failure, &who, Some(1), &clock());
     assert!(narrow.ends_with(" a-unit-with…"), "{narrow}");
+}
+
+#[test]
+fn columns_are_those_that_are_asked_for_in_their_order() {
+    let (failure, who) = bare();
+    let text = |columns: &[usize], dates| {
+        Text::new(Look {
+            columns: columns.to_vec(),
+            dates,
+            ..look()
+        })
+    };
+    let few = text(&[8, 3, 1], false);
+    assert_eq!(few.header(), "UNIT                     PID     REASON");
+    assert_eq!(
+        few.event(&failure, &who, Some(1), &clock()),
+        "pgbouncer.service        812     accept.emfile"
+    );
+    assert_eq!(
+        text(&[0, 3], true).event(&failure, &who, Some(1), &clock()),
+        "2026-11-24T03:12:04.123+00:00 812"
+    );
+    assert_eq!(text(&[], false).header(), plain().header());
+    let names = Text::columns();
+    assert_eq!((names[0], names[8]), ("TIME", "UNIT"));
 }
 
 #[test]
