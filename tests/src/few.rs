@@ -28,10 +28,10 @@ pub fn user(id: &str) -> Command {
 /// turnaway as a user with these capabilities and no other.
 #[must_use]
 pub fn with(turnaway: &Path, id: &str, capabilities: &[&str]) -> Command {
-    let some: String = capabilities.iter().map(|one| format!(",+{one}")).collect();
+    let some = [&["-all"], capabilities].concat().join(",+");
     let mut command = user(id);
     for set in ["inh-caps", "ambient-caps", "bounding-set"] {
-        command.arg(format!("--{set}=-all{some}"));
+        command.arg(format!("--{set}={some}"));
     }
     command.arg(turnaway);
     command

@@ -122,10 +122,17 @@ fn fill(tree: &Tree, turnaway: &Path, scratch: &Path) -> Result<()> {
     for (from, to) in plain {
         tree.copy(from, to, 0o644)?;
     }
-    let mut copyright = read("packaging/debian/copyright")? + "License: Expat\n";
-    for line in read("LICENSE-MIT")?.lines() {
-        copyright += &format!(" {}\n", if line.is_empty() { "." } else { line });
-    }
+    let licence = read("LICENSE-MIT")?;
+    // An empty line would end the paragraph.
+    let licence: Vec<String> = licence
+        .lines()
+        .map(|line| format!(" {}", if line.is_empty() { "." } else { line }))
+        .collect();
+    let copyright = format!(
+        "{}License: Expat\n{}\n",
+        read("packaging/debian/copyright")?,
+        licence.join("\n")
+    );
     tree.text("usr/share/doc/turnaway/copyright", &copyright, 0o644)?;
 
     let generated = scratch.join("generated");
