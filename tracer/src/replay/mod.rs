@@ -25,6 +25,13 @@ const MAX_LINE: u64 = 1 << 20;
 /// How far a record may lie behind those before it: exemplars are told at once, counts within a
 /// second or two. What lies further behind is of a clock that was set back.
 const LATE: Duration = Duration::from_mins(1);
+/// So long after a record each second is looked at, …
+const CLOSELY: Duration = Duration::from_hours(1);
+/// … and so long each minute. Where nothing is recorded for longer, nobody watched: what lasted is believed no more,
+/// …
+const WATCHED: Duration = Duration::from_hours(24);
+/// … and is over after this, at the latest.
+const DOUBT: Duration = Duration::from_mins(2);
 /// Most broken lines that are kept to be shown.
 const SHOWN: usize = 5;
 
@@ -174,14 +181,23 @@ impl Replay {
             Some(ticked) if now < ticked + Duration::from_secs(1) => return changes,
             _ => now,
         };
+        let begun = at;
+        let mut doubted = None;
         while at <= now {
-            let before = now.saturating_sub(at);
-            changes.extend(self.tick(before));
-            if self.engine.is_idle() && at < now {
-                at = now;
+            changes.extend(self.tick(now.saturating_sub(at)));
+            let quiet = at.saturating_sub(begun);
+            let is_over = doubted.is_some_and(|since| at.saturating_sub(since) > DOUBT);
+            at = if self.engine.is_idle() || is_over {
+                now.max(at + Duration::from_secs(1))
+            } else if quiet < CLOSELY || doubted.is_some() {
+                at + Duration::from_secs(1)
+            } else if quiet < WATCHED {
+                at + Duration::from_mins(1)
             } else {
-                at += Duration::from_secs(1);
-            }
+                self.engine.interrupted();
+                doubted = Some(at);
+                at + Duration::from_secs(1)
+            };
         }
         changes
     }

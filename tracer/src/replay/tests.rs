@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Clock, Replay, lines};
-use crate::rules::Rules;
+use crate::{incident::What, rules::Rules};
 
 #[test]
 fn a_clock_that_is_set_back_makes_no_time_pass() {
@@ -79,4 +79,28 @@ fn broken_lines_are_counted_and_the_rest_is_read() {
     assert_eq!(totals.broken, 6 + whole.len().div_ceil(3) as u64 - 1);
     assert_eq!(totals.examples[0].0, 1);
     assert_eq!(totals.failures.values().sum::<u64>(), 7);
+}
+
+/// What lasts keeps an incident open; a source that says nothing for years is none.
+#[test]
+fn years_without_a_record_are_gone_through_at_once() {
+    let stalled = include_str!("../../../tests/tests/replay/pooler.ndjson");
+    let mut replay = Replay::new(Rules::default());
+    let mut changes = Vec::new();
+    let until_it_stalls = stalled
+        .lines()
+        .take_while(|line| !line.contains("\"ended\""));
+    for line in until_it_stalls {
+        changes.extend(replay.line(Ok(line)).1);
+    }
+    assert!(changes.iter().any(|change| change.what == What::Fired));
+    let centuries = 1_000 * 365 * 86_400;
+    changes.extend(replay.line(Ok(&count(centuries, 9, 1))).1);
+    let over = changes.iter().find(|change| change.what == What::Resolved);
+    let lasted = over.expect("it is over").record.time();
+    let lasted = lasted.duration_since(changes[0].record.started);
+    assert!(
+        lasted.as_hours() >= 24 && lasted.as_hours() < 26,
+        "{lasted:?}"
+    );
 }

@@ -15,6 +15,8 @@ pub const MOST: u32 = 512;
 const ROUNDED_TO: u32 = 32;
 
 const INSTRUCTION: usize = 8;
+/// The same, for jumps.
+const STEP: i64 = 8;
 /// Opcodes of `struct bpf_insn`, whole or their class, and the source register of a call within the object.
 const CALL: u8 = 0x85;
 const ADD: u8 = 0x07;
@@ -84,13 +86,13 @@ fn function(
                 let symbol = file.symbol_by_index(*symbol)?;
                 let section = symbol.section_index().context("it calls what is nowhere")?;
                 // The symbol may be the section's own; the rest is in the instruction.
-                let within = (i64::from(immediate) + 1) * INSTRUCTION as i64;
+                let within = (i64::from(immediate) + 1) * STEP;
                 (section.0, symbol.address().wrapping_add_signed(within))
             }
             Some(_) => bail!("a call goes to what is no symbol"),
             None => {
                 let next = at + INSTRUCTION as u64;
-                let by = i64::from(immediate) * INSTRUCTION as i64;
+                let by = i64::from(immediate) * STEP;
                 (index.0, next.wrapping_add_signed(by))
             }
         });
