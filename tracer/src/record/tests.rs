@@ -282,6 +282,10 @@ fn what_was_stored_still_fits_and_is_still_written() {
     for record in all_records() {
         places("", &record, &mut today);
     }
+    // What this very process holds is not all that may be held.
+    for held in super::holdings::tests::samples() {
+        places("event.holdings", &held, &mut today);
+    }
     let gone: Vec<_> = stored.difference(&today).collect();
     assert_eq!(gone, Vec::<&String>::new());
 }
@@ -323,10 +327,10 @@ fn store() {
             let sample = super::holdings::tests::samples().into_iter().next();
             *held = sample.expect("a sample");
         }
-        if record["kernel"].is_string() {
-            record["kernel"] = json!("6.12.57+deb13-amd64");
+        if let Some(kernel) = record.get_mut("kernel") {
+            *kernel = json!("6.12.57+deb13-amd64");
         }
-        if let Some(totals) = record["totals"].as_array_mut() {
+        if let Some(totals) = record.get_mut("totals").and_then(Value::as_array_mut) {
             totals.truncate(2);
         }
         let text = record.to_string();

@@ -1,6 +1,6 @@
 //! `turnaway top`: listeners and their owners, live.
 //!
-//! A sample is taken once a second, live ([`collect`]) or by the daemon ([`attach`]); the model makes rates
+//! A sample is taken once a second, live (`collect.rs`) or by the daemon (`attach.rs`); the model makes rates
 //! of them; the views are made of that. What touches the terminal is in [`screen`], in a thread of its
 //! own: capture does not wait for a slow terminal.
 

@@ -61,7 +61,11 @@ fn every_field_is_documented() {
         "device.",
     ];
     for word in words.filter(|word| columns.iter().any(|column| word.starts_with(column))) {
-        assert!(all.contains(word), "{word} is documented and never there");
+        let within = format!("{word}.");
+        let is_there = all
+            .iter()
+            .any(|field| field == word || field.starts_with(&within));
+        assert!(is_there, "{word} is documented and never there");
     }
     for version in [ecs::VERSION, ocsf::VERSION] {
         assert!(DOCUMENT.contains(&format!("({version})")), "{version}");
