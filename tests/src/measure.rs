@@ -33,7 +33,8 @@ const TIMED: usize = 300;
 /// A storm: what failed, what turnaway made of it, and what that took.
 #[derive(Debug, Serialize)]
 struct Storm {
-    storm: &'static str,
+    #[serde(rename = "storm")]
+    name: &'static str,
     failures: u64,
     counted: u64,
     lost_map: u64,
@@ -91,7 +92,7 @@ fn storm(name: &'static str, turnaway: &Path, load: impl FnOnce() -> Result<u64>
         .sum::<u64>()
         + records.summary.other;
     say(&Storm {
-        storm: name,
+        name,
         failures,
         counted,
         lost_map: records.summary.lost.map,
