@@ -113,6 +113,10 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         }
     }
     let filter = args.filter.filter()?;
+    if !filter.uids.is_empty() {
+        let words = "top does not tell users apart: use `turnaway trace -U`";
+        return Err(Usage(words.to_owned()).into());
+    }
     // What goes well, and how full queues are, is shown whichever failures are.
     let hooked = Filter {
         reasons: Vec::new(),

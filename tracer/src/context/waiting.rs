@@ -17,8 +17,8 @@ use crate::{
     text,
 };
 
-/// Most time that looking for whose connections they are takes.
-const BUDGET: Duration = Duration::from_millis(100);
+/// Most time that looking for whose connections they are takes, while somebody waits to be told.
+pub(super) const BUDGET: Duration = Duration::from_millis(100);
 /// Most network namespaces that are asked for the other ends.
 const NAMESPACES: usize = 32;
 /// Most processes, and most addresses, that are told.
@@ -31,6 +31,7 @@ pub(super) fn look(
     netns: u32,
     port: u16,
     listener: String,
+    budget: Duration,
 ) -> Option<Waiting> {
     let waiting = poller.waiting(netns, port)?;
     let read = Timestamp::now();
@@ -39,7 +40,7 @@ pub(super) fn look(
     let mut holders: HashMap<u64, (u32, String)> = HashMap::new();
     if !inodes.is_empty() {
         // Of several processes that hold a connection, which uses it is not known: the first.
-        for process in survey(root, &inodes, BUDGET).processes {
+        for process in survey(root, &inodes, budget).processes {
             let comm = text::json(process.comm.as_deref().unwrap_or_default());
             for inode in process.holds {
                 holders
@@ -168,7 +169,15 @@ mod tests {
         let netns = rustix::fs::stat("/proc/self/ns/net").unwrap().st_ino;
         let netns = u32::try_from(netns).unwrap();
         let mut poller = Poller::new(root);
-        let found = look(&mut poller, root, netns, port, "here".to_owned()).unwrap();
+        let found = look(
+            &mut poller,
+            root,
+            netns,
+            port,
+            "here".to_owned(),
+            Duration::from_mins(1),
+        )
+        .unwrap();
         assert_eq!(found.count, 4);
         assert_eq!(found.of_others, 0, "{found:?}");
         let [client] = &found.clients[..] else {

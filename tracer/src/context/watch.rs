@@ -370,7 +370,14 @@ impl Watch {
         let listener = incident.listeners.iter().find(|one| one.port.is_some())?;
         let port = u16::try_from(listener.port?).ok()?;
         let place = listener.place()?;
-        waiting::look(&mut self.poller, &self.root, listener.netns?, port, place)
+        waiting::look(
+            &mut self.poller,
+            &self.root,
+            listener.netns?,
+            port,
+            place,
+            waiting::BUDGET,
+        )
     }
 
     fn sample(&mut self, standing: &[Standing]) {
@@ -433,7 +440,14 @@ impl Watch {
             return;
         }
         let place = address.to_string();
-        let found = waiting::look(&mut self.poller, &self.root, netns, address.port(), place);
+        let found = waiting::look(
+            &mut self.poller,
+            &self.root,
+            netns,
+            address.port(),
+            place,
+            waiting::BUDGET,
+        );
         if let Some(found) = found.filter(|found| found.count > before) {
             let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
             queued.insert(id.to_owned(), found);

@@ -275,3 +275,44 @@ fn the_filter_of_the_command_line_holds_for_listeners_and_failures() {
     assert_eq!(model.rows().count(), 1);
     assert_eq!(model.sums().all_failures, 3);
 }
+
+#[test]
+fn units_and_containers_are_told_apart() {
+    let failures = || {
+        [
+            ("web.service", "/system.slice/web.service", 1),
+            ("web2.service", "/system.slice/web2.service", 10),
+            ("shop", "/system.slice/docker-4711abc04711.scope", 100),
+        ]
+        .map(|(place, cgroup, count)| FailureSample {
+            place: place.into(),
+            cgroup: cgroup.into(),
+            ..failing(None, place, "connect.refused", count)
+        })
+    };
+    let of = |filter: Filter| {
+        let mut model = Model::new(filter);
+        model.take(sample(1, vec![], failures().into()));
+        model.sums().all_failures
+    };
+    let one = |name: &str| vec![name.to_owned()];
+    for (unit, count) in [("web", 1), ("web.service", 1), ("eb", 0)] {
+        let units = one(unit);
+        assert_eq!(
+            of(Filter {
+                units,
+                ..Filter::default()
+            }),
+            count,
+            "{unit}"
+        );
+    }
+    for (container, count) in [("shop", 100), ("4711", 100), ("web", 0)] {
+        let containers = one(container);
+        let filter = Filter {
+            containers,
+            ..Filter::default()
+        };
+        assert_eq!(of(filter), count, "{container}");
+    }
+}

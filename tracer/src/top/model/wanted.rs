@@ -16,6 +16,30 @@ fn is_called(comm: &str, wanted: &[u8]) -> bool {
     comm == crate::text::terminal(wanted)
 }
 
+/// Whether a folder of a cgroup's path is named by a container's id that begins so: `ID`, or `docker-ID.scope` and the
+/// like.
+fn has_id(part: &str, beginning: &str) -> bool {
+    const SHORTEST: usize = 12;
+    let name = part.strip_suffix(".scope").unwrap_or(part);
+    let id = name.rsplit('-').next().unwrap_or(name);
+    id.len() >= SHORTEST
+        && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && id.starts_with(beginning)
+}
+
+/// Whether a process that runs there is of a wanted unit, container and cgroup.
+fn runs_in(filter: &Filter, place: &str, cgroup: &str) -> bool {
+    let of_unit = |unit: &String| {
+        let is_it = |name: &str| name == unit || name.strip_suffix(".service") == Some(unit);
+        is_it(place) || cgroup.split('/').any(is_it)
+    };
+    any(&filter.units, of_unit)
+        && any(&filter.containers, |container| {
+            place == container || cgroup.split('/').any(|part| has_id(part, container))
+        })
+        && any(&filter.cgroups, |part| cgroup.contains(part.as_str()))
+}
+
 /// A listener is wanted if one of those that hold it is.
 pub(super) fn listener(
     filter: &Filter,
@@ -26,16 +50,22 @@ pub(super) fn listener(
     if !any(&filter.ports, |wanted| Some(*wanted) == port) {
         return false;
     }
-    if filter.pids.is_empty() && filter.comms.is_empty() && filter.cgroups.is_empty() {
+    let everybody = filter.pids.is_empty()
+        && filter.comms.is_empty()
+        && filter.units.is_empty()
+        && filter.containers.is_empty()
+        && filter.cgroups.is_empty();
+    if everybody {
         return true;
     }
     pids.into_iter().any(|pid| {
         let process = processes.get(&pid);
         let comm = process.map_or("", |process| &process.comm);
         let cgroup = process.map_or("", |process| &process.cgroup);
+        let place = process.map_or("", |process| &process.place);
         any(&filter.pids, |wanted| *wanted == pid)
             && any(&filter.comms, |wanted| is_called(comm, wanted))
-            && any(&filter.cgroups, |part| cgroup.contains(part.as_str()))
+            && runs_in(filter, place, cgroup)
     })
 }
 
@@ -48,7 +78,7 @@ pub(super) fn failure(filter: &Filter, one: &FailureSample) -> bool {
     any(&filter.ports, |port| Some(*port) == one.port)
         && any(&filter.pids, |pid| Some(*pid) == one.pid)
         && any(&filter.comms, |comm| is_called(&one.comm, comm))
-        && any(&filter.cgroups, |part| one.cgroup.contains(part.as_str()))
+        && runs_in(filter, &one.place, &one.cgroup)
         && any(&filter.reasons, |reason| {
             reason.code() == one.reason.as_str()
         })
