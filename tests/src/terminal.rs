@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::wait;
+use crate::{sys, wait};
 
 /// What the shell says when it waits.
 const PROMPT: &str = "ready>";
@@ -69,6 +69,12 @@ impl Terminal {
     pub fn shell(&self, line: &str) -> Result<()> {
         self.write(line)?;
         self.press(&["Enter"])
+    }
+
+    /// Kills what the terminal is made by, as where a connection breaks.
+    pub fn kill(&self) -> Result<()> {
+        let server = run(self.tmux().args(["display-message", "-p", "#{pid}"]))?;
+        Ok(sys::kill(server.trim().parse()?, libc::SIGKILL)?)
     }
 
     /// Gives it another size.

@@ -82,10 +82,15 @@ fn running(terminal: &Terminal) -> Result<u32> {
 
 /// Starts it in a terminal, and waits until it shows this port.
 fn start(terminal: &Terminal, port: u16, arguments: &str) -> Result<String> {
+    start_by(terminal, port, "", arguments)
+}
+
+/// The same by a command that runs it in some way.
+fn start_by(terminal: &Terminal, port: u16, by: &str, arguments: &str) -> Result<String> {
     // That nobody serves who waits is another failure.
     let command = top(&format!("-P {port} --reason accept {arguments}"))?;
     let mark = terminal.folder().display();
-    terminal.shell(&format!("clear; TOP_IN={mark} {command}"))?;
+    terminal.shell(&format!("clear; TOP_IN={mark} {by} {command}"))?;
     let port = format!(":{port}");
     terminal.until("the listener and its owner", |screen| {
         has(screen, &[&port, "["])
@@ -257,6 +262,20 @@ fn the_terminal_is_given_back_whatever_ends_it() -> Result<()> {
     start(&terminal, acceptor.port, "")?;
     terminal.press(&["C-c"])?;
     given_back(&terminal, &before)
+}
+
+/// The terminal's program is killed: nobody is left to restore anything for, and nothing goes on.
+#[test]
+fn it_ends_with_its_terminal() -> Result<()> {
+    let (acceptor, _clients) = served()?;
+    let terminal = Terminal::open(80, 24, &[])?;
+    // In a session of its own, so that no SIGHUP comes to its help.
+    start_by(&terminal, acceptor.port, "setsid -w", "")?;
+    let top = running(&terminal)?;
+    terminal.kill()?;
+    wait::until_true("turnaway to end", || {
+        Ok(!Path::new(&format!("/proc/{top}")).exists())
+    })
 }
 
 #[test]

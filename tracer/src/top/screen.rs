@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Stdout},
-    panic,
+    panic, process,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,6 +20,10 @@ use crossterm::{
     terminal::{self, EnterAlternateScreen, LeaveAlternateScreen},
 };
 use ratatui::{Terminal, backend::CrosstermBackend};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 use signal_hook::{
     consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP},
     flag, low_level,
@@ -38,6 +42,9 @@ use crate::privileges::{self, Duty};
 const GLANCE: Duration = Duration::from_millis(100);
 /// A frame may be so much early.
 const SLACK: Duration = Duration::from_millis(20);
+
+/// Without a terminal, it may take so long to end in order.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// The terminal is ours, and has to be given back.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -73,6 +80,30 @@ pub fn take(mouse: bool) -> io::Result<()> {
         execute!(io::stdout(), EnableMouseCapture)?;
     }
     Ok(())
+}
+
+/// A terminal that is gone can be read without end, and has nothing: reading keys never comes back from that. Who looked
+/// at the screen has gone, too, so the process ends.
+fn end_with_terminal() -> io::Result<()> {
+    thread::Builder::new()
+        .name("turnaway-hangup".to_owned())
+        .spawn(|| {
+            privileges::keep(Duty::Serve);
+            let keys = io::stdin();
+            // That the other end is gone is told unasked.
+            let mut watched = [PollFd::new(&keys, PollFlags::empty())];
+            loop {
+                match poll(&mut watched, None) {
+                    Ok(0) | Err(Errno::INTR) => {}
+                    Ok(_) => break,
+                    Err(_) => return,
+                }
+            }
+            // SIGHUP may have been enough.
+            thread::sleep(PARTING);
+            process::exit(0);
+        })
+        .map(drop)
 }
 
 /// Starts the screen in a thread of its own.
@@ -140,6 +171,7 @@ impl Screen {
     fn open(options: &Options) -> Result<Self> {
         let signals = Signals::watch().context("cannot watch for signals")?;
         take(options.mouse).context("cannot take the terminal: use --batch without one")?;
+        end_with_terminal().context("cannot watch the terminal")?;
         let terminal = Terminal::new(CrosstermBackend::new(io::stdout()))
             .context("cannot use the terminal")?;
         let mut ui = Ui::new(options.sort, options.reverse);
