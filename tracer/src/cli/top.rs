@@ -84,7 +84,7 @@ const EXAMPLES: &str = "\
 Examples:
   turnaway top                            everything on this host
   turnaway top -P 6432                    the listener on port 6432
-  turnaway top --failing --sort failures  only what fails
+  turnaway top --failing                  only what fails
   turnaway top --once                     one table, of the first second
   turnaway top --batch -n 10 -d 5s        ten tables, five seconds apart
   turnaway top --attach                   what the running daemon sees
