@@ -10,14 +10,23 @@ const PAUSE: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Looks until `there` has something, or gives up and says what was waited for.
-pub fn until<T>(what: &str, mut there: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until<T>(what: &str, there: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    within(PATIENCE, what, there)
+}
+
+/// The same for as long as is said.
+pub fn within<T>(
+    patience: Duration,
+    what: &str,
+    mut there: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = there()? {
             return Ok(value);
         }
         if Instant::now() > deadline {
-            bail!("gave up after {} s: {what}", PATIENCE.as_secs());
+            bail!("gave up after {} s: {what}", patience.as_secs());
         }
         std::thread::sleep(PAUSE);
     }
