@@ -18,7 +18,7 @@ use crate::{lines, sys, wait};
 /// Until hooks are in place: loading takes long where processors are emulated.
 const START: Duration = Duration::from_mins(2);
 /// Until it has ended after being told to: four guests share two processors, and the kernel removes hooks one by one.
-const STOP: Duration = Duration::from_mins(3);
+const STOP: Duration = Duration::from_mins(5);
 
 /// The program to test: `TURNAWAY_BIN`, or the one that `cargo xtask build --release` made.
 pub fn binary() -> Result<PathBuf> {
