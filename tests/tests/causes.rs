@@ -101,6 +101,18 @@ fn asks(mut client: &TcpStream) -> Result<()> {
     Ok(())
 }
 
+/// Clients, no more than one at a time, until one finds no descriptor and is not answered.
+fn one_after_the_other(server: &Server) -> Result<TcpStream> {
+    for _ in 0..2 * LIMIT {
+        let client = server.client()?;
+        client.set_read_timeout(Some(Duration::from_secs(2)))?;
+        if asks(&client).is_err() {
+            return Ok(client);
+        }
+    }
+    anyhow::bail!("no end of descriptors")
+}
+
 /// The first that is said of how it came about, once it is said of an incident of this process.
 fn mechanism(daemon: &mut Daemon, server: &Server) -> Result<Value> {
     let told = daemon.until("what the daemon makes of it", |record| {
@@ -124,17 +136,7 @@ fn with(wrong: &str, story: impl FnOnce(&Server, &mut Daemon) -> Result<()>) {
 #[test]
 fn a_leak_is_told_from_load() {
     with("leaks", |server, daemon| {
-        let mut waits = None;
-        for number in 0.. {
-            ensure!(number < 2 * LIMIT, "no end of descriptors");
-            let client = server.client()?;
-            // The one that finds no descriptor is not answered.
-            client.set_read_timeout(Some(Duration::from_secs(2)))?;
-            if asks(&client).is_err() {
-                waits = Some(client);
-                break;
-            }
-        }
+        let waits = one_after_the_other(server)?;
         wait::until_true("an accept to fail", || server.is_out())?;
         let open = server.open()?;
         let leaked = open.iter().filter(|to| *to == "/dev/null").count();

@@ -313,27 +313,26 @@ fn it_can_be_suspended() -> Result<()> {
     given_back(&terminal, &before)
 }
 
-/// Run by the next test in a terminal.
-#[test]
-#[ignore = "it panics, in a terminal that another test gives it"]
-fn panics_on_the_screen() {
-    turnaway::top::screen::guard();
-    turnaway::top::screen::take(true).unwrap();
-    println!("on the screen");
-    let thread = std::thread::spawn(|| panic!("as the test wants it"));
-    assert!(thread.join().is_err());
-    // Not restored by an ordinary end.
-    std::process::exit(3);
-}
+/// This test runs itself once more, in a terminal and with this variable: then it is what panics.
+const PANICS: &str = "TURNAWAY_TEST_PANICS";
 
 #[test]
 fn the_terminal_is_given_back_when_it_panics() -> Result<()> {
+    if std::env::var_os(PANICS).is_some() {
+        turnaway::top::screen::guard();
+        turnaway::top::screen::take(true)?;
+        println!("on the screen");
+        let thread = std::thread::spawn(|| panic!("as the test wants it"));
+        ensure!(thread.join().is_err());
+        // Not restored by an ordinary end.
+        std::process::exit(3);
+    }
     let terminal = Terminal::open(80, 24, &[])?;
     let before = terminal.settings()?;
     let this = std::env::current_exe()?;
-    let test = "--ignored --exact panics_on_the_screen --nocapture";
+    let test = "--exact the_terminal_is_given_back_when_it_panics --nocapture";
     terminal.shell(&format!(
-        "clear; {} {test}; echo ended by $?",
+        "clear; {PANICS}=1 {} {test}; echo ended by $?",
         this.display()
     ))?;
     let screen = terminal.until("its end", |screen| screen.contains("ended by 3"))?;

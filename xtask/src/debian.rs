@@ -32,9 +32,9 @@ pub(crate) fn fetch() -> Result<()> {
     // dpkg waits for the disk after each file, which takes longer than everything else: in memory, it does not.
     let script = "set -e
         mount -t tmpfs -o size=1g,mode=755 debian \"$1\"
-        debootstrap --variant=minbase \"$3\" \"$1/root\"
-        rm -rf \"$1/root/var/cache/apt\" \"$1/root/var/lib/apt/lists\"
-        cp -a \"$1/root\" \"$2\"";
+        debootstrap --variant=minbase \"$3\" \"$1/system\"
+        rm -rf \"$1/system/var/cache/apt\" \"$1/system/var/lib/apt/lists\"
+        cp -a \"$1/system\" \"$2\"";
     as_root("unshare")
         .args(["--mount", "sh", "-c", script, "sh"])
         .args([&memory, &root])

@@ -25,7 +25,7 @@ pub enum Outcome {
     Skip(String),
     /// turnaway was wrong, or something is broken.
     Fail(String),
-    /// The same among others; it is run once more, by itself.
+    /// The same where the kernel left probes out; it is run once more, by itself.
     Again(String),
 }
 
@@ -40,10 +40,6 @@ pub struct Programs {
 
 /// How long a workload may take to say the next line.
 const PATIENCE: Duration = Duration::from_mins(3);
-
-/// So many scenarios that fail among others may pass by themselves. What else the machine does at that moment is not
-/// theirs to choose; what failed is printed all the same.
-const AGAIN: u32 = 1;
 
 /// A running workload. It is killed when this is dropped.
 pub struct Actor {
@@ -203,7 +199,6 @@ pub fn together(
         }
     }
     let records = tracer.stop()?.records()?;
-    let mut again = AGAIN;
     // This process tries out what the machine can do.
     let mut known = vec![std::process::id()];
     for (scenario, acted) in all {
@@ -216,9 +211,7 @@ pub fn together(
         }
         if let Outcome::Fail(why) = &outcome {
             // Probes are left out where they would interrupt others, which is said and by chance.
-            let left_out = check::left_out(&records, tier);
-            if left_out || again > 0 {
-                again -= u32::from(!left_out);
+            if check::left_out(&records, tier) {
                 tell(scenario.name, &Outcome::Again(why.clone()));
                 outcome = one(programs, scenario, tier);
             }

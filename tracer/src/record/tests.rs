@@ -318,38 +318,6 @@ fn value_kind<'a>(object: &'a serde_json::Map<String, Value>, prefix: &'a str) -
 }
 
 #[test]
-#[ignore = "writes the file of stored records anew"]
-fn store() {
-    let mut lines = BTreeMap::new();
-    for mut record in crate::stream::format::tests::samples::records() {
-        // What is of this very process and this very kernel.
-        if let Some(held) = record.get_mut("holdings") {
-            let sample = super::holdings::tests::samples().into_iter().next();
-            *held = sample.expect("a sample");
-        }
-        if let Some(kernel) = record.get_mut("kernel") {
-            *kernel = json!("6.12.57+deb13-amd64");
-        }
-        if let Some(totals) = record.get_mut("totals").and_then(Value::as_array_mut) {
-            totals.truncate(2);
-        }
-        let text = record.to_string();
-        let mut shape = BTreeSet::new();
-        places("", &record, &mut shape);
-        // The first of each type and reason, and of each set of fields.
-        let is_incident = record["type"] == "incident";
-        let reason = record["reason"].as_str().filter(|_| !is_incident);
-        let reason = reason.map(str::to_owned);
-        lines
-            .entry((record["type"].to_string(), reason, shape))
-            .or_insert(text);
-    }
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/record/stored-1.ndjson");
-    let lines: Vec<String> = lines.into_values().collect();
-    std::fs::write(path, lines.join("\n") + "\n").expect("written");
-}
-
-#[test]
 fn the_schema_refuses_what_the_records_never_are() {
     let validator = validator();
     let (failure, who) = samples::rich();
