@@ -17,6 +17,25 @@ pub(super) struct Column<Kind> {
     pub(super) right: bool,
 }
 
+impl<Kind: Copy> Column<Kind> {
+    pub(super) const fn new(
+        kind: Kind,
+        title: &'static str,
+        (least, most): (usize, usize),
+        rank: u8,
+        right: bool,
+    ) -> Self {
+        Self {
+            kind,
+            title,
+            least,
+            most,
+            rank,
+            right,
+        }
+    }
+}
+
 /// The columns that there is room for, with their widths: the most important ones; what is left over is
 /// shared by those that can use it.
 pub(super) fn fit<Kind: Copy>(all: &[Column<Kind>], width: usize) -> Vec<(Column<Kind>, usize)> {

@@ -27,13 +27,13 @@ enum Kind {
 }
 
 const COLUMNS: &[Column<Kind>] = &[
-    column(Kind::Reason, "REASON", (20, 22), 0, false),
-    column(Kind::Rate, "/S", (6, 6), 0, true),
-    column(Kind::Minute, "IN 60S", (6, 7), 1, true),
-    column(Kind::All, "IN ALL", (7, 8), 2, true),
-    column(Kind::Last, "LAST", (4, 5), 3, true),
-    column(Kind::Most, "MOST OF THEM", (26, 60), 4, false),
-    column(
+    Column::new(Kind::Reason, "REASON", (20, 22), 0, false),
+    Column::new(Kind::Rate, "/S", (6, 6), 0, true),
+    Column::new(Kind::Minute, "IN 60S", (6, 7), 1, true),
+    Column::new(Kind::All, "IN ALL", (7, 8), 2, true),
+    Column::new(Kind::Last, "LAST", (4, 5), 3, true),
+    Column::new(Kind::Most, "MOST OF THEM", (26, 60), 4, false),
+    Column::new(
         Kind::Minutes,
         "THE LAST MINUTE",
         (SECONDS, SECONDS),
@@ -41,23 +41,6 @@ const COLUMNS: &[Column<Kind>] = &[
         false,
     ),
 ];
-
-const fn column(
-    kind: Kind,
-    title: &'static str,
-    (least, most): (usize, usize),
-    rank: u8,
-    right: bool,
-) -> Column<Kind> {
-    Column {
-        kind,
-        title,
-        least,
-        most,
-        rank,
-        right,
-    }
-}
 
 pub(super) fn draw(buffer: &mut Buffer, area: Rect, scene: Scene<'_>, ui: &mut Ui) {
     let Scene { model, look, .. } = scene;

@@ -51,37 +51,20 @@ impl Kind {
     }
 }
 
-const fn column(
-    kind: Kind,
-    title: &'static str,
-    (least, most): (usize, usize),
-    rank: u8,
-    right: bool,
-) -> Column<Kind> {
-    Column {
-        kind,
-        title,
-        least,
-        most,
-        rank,
-        right,
-    }
-}
-
 /// All of them. Those of rank 3 and below make 80 columns.
 const COLUMNS: &[Column<Kind>] = &[
-    column(Kind::Mark, "", (1, 1), 0, false),
-    column(Kind::Listener, "LISTENER", (15, 40), 0, false),
-    column(Kind::Owner, "OWNER", (12, 26), 1, false),
-    column(Kind::Accepts, "ACC/S", (5, 6), 2, true),
-    column(Kind::Failures, "FAIL/S", (6, 6), 0, true),
-    column(Kind::Minute, "IN 60S", (6, 6), 6, true),
-    column(Kind::Reason, "REASON", (13, 18), 1, false),
-    column(Kind::Queue, "QUEUE", (11, 20), 2, true),
-    column(Kind::Wait, "WAIT50/99", (11, 11), 5, true),
-    column(Kind::Last, "LAST", (4, 4), 4, true),
-    column(Kind::Fds, "FDS", (9, 22), 3, true),
-    column(Kind::Place, "UNIT", (14, 48), 7, false),
+    Column::new(Kind::Mark, "", (1, 1), 0, false),
+    Column::new(Kind::Listener, "LISTENER", (15, 40), 0, false),
+    Column::new(Kind::Owner, "OWNER", (12, 26), 1, false),
+    Column::new(Kind::Accepts, "ACC/S", (5, 6), 2, true),
+    Column::new(Kind::Failures, "FAIL/S", (6, 6), 0, true),
+    Column::new(Kind::Minute, "IN 60S", (6, 6), 6, true),
+    Column::new(Kind::Reason, "REASON", (13, 18), 1, false),
+    Column::new(Kind::Queue, "QUEUE", (11, 20), 2, true),
+    Column::new(Kind::Wait, "WAIT50/99", (11, 11), 5, true),
+    Column::new(Kind::Last, "LAST", (4, 4), 4, true),
+    Column::new(Kind::Fds, "FDS", (9, 22), 3, true),
+    Column::new(Kind::Place, "UNIT", (14, 48), 7, false),
 ];
 
 /// The columns that there is room for.
