@@ -1,6 +1,7 @@
 //! Who holds a socket, and where a socket is bound, for failures that do not tell.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     fs,
     io::{self, Read as _},
     os::unix::ffi::OsStrExt as _,
@@ -22,20 +23,40 @@ pub struct Owners {
     pub complete: bool,
 }
 
-/// Every process with a descriptor of the socket: those whose `/proc/PID/fd` under `root`
-/// links to `socket:[inode]`.
+/// Who holds each of some sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketOwners {
+    /// Process ids, by inode, ascending.
+    holders: HashMap<u64, Vec<u32>>,
+    /// Every process was looked at.
+    complete: bool,
+}
+
+impl SocketOwners {
+    /// Who holds one of them.
+    #[must_use]
+    pub fn of(&self, inode: u64) -> Owners {
+        Owners {
+            pids: self.holders.get(&inode).cloned().unwrap_or_default(),
+            complete: self.complete,
+        }
+    }
+}
+
+/// Every process with a descriptor of any of the sockets: those whose `/proc/PID/fd` under
+/// `root` links to `socket:[inode]`.
 ///
-/// This reads every link of every process, so it stops after `budget` with what it found. It
-/// begins with the highest process ids: who holds a new socket is likely to be new itself.
+/// This reads every link of every process, once for all sockets, so it stops after `budget`
+/// with what it found. It begins with the highest process ids: who holds a new socket is likely
+/// to be new itself.
 #[must_use]
-pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
-    let link = link_of(inode);
+pub fn owners_of_sockets(root: &Path, sockets: &BTreeSet<u64>, budget: Duration) -> SocketOwners {
     let deadline = Instant::now() + budget;
     let Ok(processes) = fs::read_dir(root.join("proc")) else {
-        return Owners::default();
+        return SocketOwners::default();
     };
-    let mut owners = Owners {
-        pids: Vec::new(),
+    let mut owners = SocketOwners {
+        holders: HashMap::new(),
         complete: true,
     };
     let mut pids: Vec<u32> = processes
@@ -43,17 +64,19 @@ pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
         .collect();
     pids.sort_unstable_by(|a, b| b.cmp(a));
     for pid in pids {
-        match holds(&descriptors_of(root, pid), link.as_bytes(), deadline) {
-            Some(true) => owners.pids.push(pid),
-            Some(false) => {}
-            None => owners.complete = false,
+        let held = held(&descriptors_of(root, pid), sockets, deadline);
+        owners.complete &= held.all;
+        for inode in held.sockets {
+            owners.holders.entry(inode).or_default().push(pid);
         }
         if Instant::now() > deadline {
             owners.complete = false;
             break;
         }
     }
-    owners.pids.sort_unstable();
+    for pids in owners.holders.values_mut() {
+        pids.sort_unstable();
+    }
     owners
 }
 
@@ -62,41 +85,63 @@ pub fn owners_of_socket(root: &Path, inode: u64, budget: Duration) -> Owners {
 #[must_use]
 pub fn is_holder(root: &Path, pid: u32, inode: u64, budget: Duration) -> Option<bool> {
     let deadline = Instant::now() + budget;
-    holds(
+    let held = held(
         &descriptors_of(root, pid),
-        link_of(inode).as_bytes(),
+        &BTreeSet::from([inode]),
         deadline,
-    )
-}
-
-fn link_of(inode: u64) -> String {
-    format!("socket:[{inode}]")
+    );
+    let is_held = held.sockets.contains(&inode);
+    (is_held || held.all).then_some(is_held)
 }
 
 fn descriptors_of(root: &Path, pid: u32) -> PathBuf {
     root.join("proc").join(pid.to_string()).join("fd")
 }
 
-/// Whether any link in a directory of descriptors is `link`; `None` where that could not
-/// be found out.
-fn holds(descriptors: &Path, link: &[u8], deadline: Instant) -> Option<bool> {
+/// Which of some sockets have a descriptor in a directory of links.
+struct Held {
+    sockets: BTreeSet<u64>,
+    /// There are no others.
+    all: bool,
+}
+
+fn held(descriptors: &Path, wanted: &BTreeSet<u64>, deadline: Instant) -> Held {
+    let mut held = Held {
+        sockets: BTreeSet::new(),
+        all: true,
+    };
     let entries = match fs::read_dir(descriptors) {
         Ok(entries) => entries,
-        Err(error) if is_gone(&error) => return Some(false),
-        Err(_) => return None,
+        Err(error) => {
+            held.all = is_gone(&error);
+            return held;
+        }
     };
     for entry in entries {
         match entry.and_then(|entry| fs::read_link(entry.path())) {
-            Ok(target) if target.as_os_str().as_bytes() == link => return Some(true),
-            Ok(_) => {}
+            Ok(target) => {
+                let inode = inode_of(target.as_os_str().as_bytes());
+                held.sockets
+                    .extend(inode.filter(|inode| wanted.contains(inode)));
+            }
             Err(error) if is_gone(&error) => {}
-            Err(_) => return None,
+            Err(_) => held.all = false,
+        }
+        if held.sockets.len() == wanted.len() {
+            break;
         }
         if Instant::now() > deadline {
-            return None;
+            held.all = false;
+            break;
         }
     }
-    Some(false)
+    held
+}
+
+/// The number in `socket:[4711]`.
+fn inode_of(link: &[u8]) -> Option<u64> {
+    let number = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(number).ok()?.parse().ok()
 }
 
 /// The process exited, or closed the descriptor, meanwhile.
@@ -164,15 +209,20 @@ fn lines(table: &[u8]) -> impl Iterator<Item = table::Unix<'_>> {
 #[cfg(test)]
 mod tests {
     use std::{
+        collections::BTreeSet,
         fs,
         os::unix::{fs::MetadataExt as _, fs::symlink, net::UnixListener},
         path::Path,
         time::Duration,
     };
 
-    use super::{Owners, find_path, is_holder, owners_of_socket, unix_listener, unix_path};
+    use super::{Owners, find_path, is_holder, owners_of_sockets, unix_listener, unix_path};
 
     const BUDGET: Duration = Duration::from_secs(10);
+
+    fn owners_of(root: &Path, inode: u64, budget: Duration) -> Owners {
+        owners_of_sockets(root, &BTreeSet::from([inode]), budget).of(inode)
+    }
 
     fn hold(root: &Path, pid: &str, descriptor: &str, target: &str) {
         let directory = root.join("proc").join(pid).join("fd");
@@ -191,7 +241,7 @@ mod tests {
         hold(root.path(), "self", "1", "socket:[77]");
         fs::create_dir_all(root.path().join("proc/8")).expect("created");
         assert_eq!(
-            owners_of_socket(root.path(), 77, BUDGET),
+            owners_of(root.path(), 77, BUDGET),
             Owners {
                 pids: vec![21, 900],
                 complete: true
@@ -204,12 +254,26 @@ mod tests {
     }
 
     #[test]
+    fn holders_of_many_are_found_in_one_search() {
+        let root = tempfile::tempdir().expect("a directory");
+        hold(root.path(), "7", "3", "socket:[70]");
+        hold(root.path(), "7", "4", "socket:[71]");
+        hold(root.path(), "9", "5", "socket:[71]");
+        hold(root.path(), "9", "6", "socket:[72]");
+        let found = owners_of_sockets(root.path(), &BTreeSet::from([70, 71, 73]), BUDGET);
+        for (inode, pids) in [(70, vec![7]), (71, vec![7, 9]), (73, Vec::new())] {
+            let complete = true;
+            assert_eq!(found.of(inode), Owners { pids, complete }, "{inode}");
+        }
+    }
+
+    #[test]
     fn what_was_not_looked_at_is_not_ruled_out() {
         let root = tempfile::tempdir().expect("a directory");
-        assert!(!owners_of_socket(root.path(), 1, BUDGET).complete);
+        assert!(!owners_of(root.path(), 1, BUDGET).complete);
         hold(root.path(), "1", "0", "socket:[77]");
         hold(root.path(), "2", "0", "socket:[77]");
-        assert!(!owners_of_socket(root.path(), 77, Duration::ZERO).complete);
+        assert!(!owners_of(root.path(), 77, Duration::ZERO).complete);
     }
 
     const TABLE: &[u8] = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
@@ -264,10 +328,6 @@ mod tests {
             unix_path(Path::new("/"), pid, inode),
             Some(path.into_os_string().into_encoded_bytes())
         );
-        assert!(
-            owners_of_socket(Path::new("/"), inode, BUDGET)
-                .pids
-                .contains(&pid)
-        );
+        assert!(owners_of(Path::new("/"), inode, BUDGET).pids.contains(&pid));
     }
 }

@@ -1,6 +1,7 @@
 //! Identities, read once and kept for a while.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     rc::Rc,
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use super::{
     far::{Client, FarEnds},
     holdings::{self, Holdings},
     kernfs::Cgroup2,
-    owners::{self, Owners},
+    owners::{self, Owners, SocketOwners},
     task::{Stat, Task},
     timens,
 };
@@ -40,6 +41,7 @@ pub struct Attributor {
     containers: Cache<ContainerId, Believed<Container>>,
     cgroups: Cache<u64, Option<Vec<u8>>>,
     owners: Cache<u64, Believed<Owners>>,
+    searched: Option<Searched>,
     far: FarEnds,
     /// Who was found at a listener last.
     parties: Cache<u64, Party>,
@@ -58,6 +60,22 @@ pub struct Adopted {
 struct Believed<T> {
     value: T,
     read: Instant,
+}
+
+impl<T> Believed<T> {
+    fn now(value: T) -> Self {
+        Self {
+            value,
+            read: Instant::now(),
+        }
+    }
+}
+
+/// The last search for the owners of several sockets.
+#[derive(Debug)]
+struct Searched {
+    sockets: BTreeSet<u64>,
+    found: Believed<SocketOwners>,
 }
 
 #[derive(Debug)]
@@ -129,6 +147,7 @@ impl Attributor {
             containers: Cache::new(OTHERS),
             cgroups: Cache::new(OTHERS),
             owners: Cache::new(OTHERS),
+            searched: None,
             far: FarEnds::new(root),
             parties: Cache::new(OTHERS),
         }
@@ -210,21 +229,44 @@ impl Attributor {
         owners::unix_path(&self.root, id.pid, inode)
     }
 
+    /// Finds out who holds sockets that are asked for next: all in one search, where each would
+    /// take one of its own.
+    pub fn look_for(&mut self, sockets: impl IntoIterator<Item = u64>) {
+        let sockets = sockets.into_iter();
+        let sockets: BTreeSet<u64> = sockets
+            .filter(|inode| self.known_owners(*inode).is_none())
+            .collect();
+        if sockets.len() < 2 {
+            return;
+        }
+        let value = owners::owners_of_sockets(&self.root, &sockets, OWNER_SEARCH);
+        self.searched = Some(Searched {
+            sockets,
+            found: Believed::now(value),
+        });
+    }
+
     /// Every process that holds a socket. Searching takes up to 500 ms, so answers are
     /// believed for a while.
     pub fn owners(&mut self, inode: u64) -> Owners {
-        if let Some(owners) = self.owners.get(&inode)
-            && owners.read.elapsed() < self.believed
-        {
-            return owners.value.clone();
+        if let Some(owners) = self.known_owners(inode) {
+            return owners;
         }
-        let value = owners::owners_of_socket(&self.root, inode, OWNER_SEARCH);
-        let owners = Believed {
-            value: value.clone(),
-            read: Instant::now(),
-        };
-        self.owners.insert(inode, owners);
-        value
+        let found =
+            owners::owners_of_sockets(&self.root, &BTreeSet::from([inode]), OWNER_SEARCH).of(inode);
+        self.owners.insert(inode, Believed::now(found.clone()));
+        found
+    }
+
+    fn known_owners(&mut self, inode: u64) -> Option<Owners> {
+        let believed = self.believed;
+        let known = self.owners.get(&inode);
+        if let Some(owners) = known.filter(|owners| owners.read.elapsed() < believed) {
+            return Some(owners.value.clone());
+        }
+        let searched = self.searched.as_ref()?;
+        let counts = searched.sockets.contains(&inode) && searched.found.read.elapsed() < believed;
+        counts.then(|| searched.found.value.of(inode))
     }
 
     /// The program that a kernel worker failed for (io_uring before Linux 5.12): the one
@@ -485,11 +527,7 @@ impl Attributor {
             container.value.clone()
         } else {
             let value = Container::look_up(&self.root, id.clone());
-            let container = Believed {
-                value: value.clone(),
-                read: Instant::now(),
-            };
-            self.containers.insert(id, container);
+            self.containers.insert(id, Believed::now(value.clone()));
             value
         };
         if let Some(uid) = pod_uid {

@@ -331,6 +331,8 @@ impl<'a> Run<'a> {
     fn exemplars(&mut self) {
         let mut failures: Vec<Failure> = Vec::new();
         self.session.drain(|failure| failures.push(failure));
+        self.pipeline
+            .look_for_owners(failures.iter().map(|failure| &failure.key));
         for failure in failures {
             if is_usual(&self.sheds, &failure.key) {
                 continue;
@@ -349,6 +351,8 @@ impl<'a> Run<'a> {
         });
         // Those of the reading are all in the ring by now: names and lines come first.
         self.exemplars();
+        self.pipeline
+            .look_for_owners(counts.iter().map(|count| &count.key));
         let now = Instant::now();
         for count in counts {
             if is_usual(&self.sheds, &count.key) {
@@ -420,6 +424,9 @@ impl<'a> Run<'a> {
             let soon = Instant::now() + soon.max(SOONEST);
             queues.due = queues.due.min(soon);
         }
+        let stalled = stalls.iter().map(|stall| &stall.failure.key);
+        self.pipeline
+            .look_for_owners(counts.iter().map(|count| &count.key).chain(stalled));
         let now = Instant::now();
         for count in counts {
             self.note_acceptor(count.key.op, count.key.socket_inode);

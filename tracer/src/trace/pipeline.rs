@@ -157,6 +157,13 @@ impl<'a> Pipeline<'a> {
         self.acceptors.insert(socket_inode, acceptor);
     }
 
+    /// Finds out who holds the listeners of failures that are told next, all at once.
+    pub(super) fn look_for_owners<'k>(&mut self, keys: impl Iterator<Item = &'k Key>) {
+        let nobodys = keys.filter(|key| key.process.is_none());
+        self.attributor
+            .look_for(nobodys.filter_map(|key| key.socket_inode));
+    }
+
     pub(super) fn done(&self) -> bool {
         self.stdout.failed()
             || self.watcher.as_ref().is_some_and(|watcher| watcher.done())
@@ -597,6 +604,7 @@ impl<'a> Pipeline<'a> {
         let filter = &self.options.filter;
         let attributor = &mut self.attributor;
         listening.truncate(LISTENING);
+        attributor.look_for(listening.iter().map(|one| one.inode));
         listening.retain_mut(|one| {
             let who = attributor.of_listener(one.inode, one.acceptor);
             let wanted = filter.wants_listener(&one.listener, &who);
@@ -613,6 +621,7 @@ impl<'a> Pipeline<'a> {
             .into_iter()
             .map(|(key, total)| (*key, total.clone()))
             .collect();
+        self.look_for_owners(totals.iter().map(|(key, _)| key));
         totals
             .into_iter()
             .map(|(key, total)| {

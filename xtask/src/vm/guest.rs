@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use super::console::{Verdict, last_lines, verdict};
 use super::initramfs::Initramfs;
 use super::kernel::{QEMU, UnpackedKernel};
-use super::{libraries, modules};
+use super::{libraries, modules, packages};
 use crate::workspace;
 
 /// The guest's first program, in the folder of static programs.
@@ -26,6 +26,8 @@ pub struct Guest {
     pub kernel: UnpackedKernel,
     /// Files and folders it holds: path here, absolute path there.
     pub files: Vec<(PathBuf, PathBuf)>,
+    /// Kernel modules that it loads, beside those that every guest has.
+    pub modules: Vec<String>,
     /// Memory, which also holds the files.
     pub memory_mib: u32,
     /// Processors, each emulated by a thread.
@@ -59,6 +61,7 @@ impl Guest {
         Self {
             kernel,
             files: Vec::new(),
+            modules: Vec::new(),
             memory_mib: 1024,
             cpus: 2,
             timeout: Duration::from_mins(2),
@@ -81,6 +84,14 @@ impl Guest {
             }
         }
         Ok(self.file(host, guest))
+    }
+
+    /// Packs what Debian packages that are installed here bring, and the packages they depend on.
+    pub fn packages(&mut self, names: &[&str]) -> Result<&mut Self> {
+        for path in packages::files(names)? {
+            self.files.push((path.clone(), path));
+        }
+        Ok(self)
     }
 
     /// Boots it, calls `on_line` with each line the command prints as it comes, and waits for
@@ -145,7 +156,7 @@ impl Guest {
 
     fn pack(&self, path: &Path) -> Result<()> {
         let init = init_program()?;
-        let modules = modules::collect(&self.kernel.modules)?;
+        let modules = modules::collect(&self.kernel.modules, &self.modules)?;
         let file =
             File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
         let mut archive = Initramfs::new(BufWriter::new(file))?;

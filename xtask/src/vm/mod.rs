@@ -28,6 +28,7 @@ mod initramfs;
 mod kernel;
 mod libraries;
 mod modules;
+mod packages;
 mod wanted;
 
 pub use fetch::fetch;

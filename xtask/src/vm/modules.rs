@@ -23,11 +23,13 @@ pub(crate) struct Module {
     pub(crate) image: Vec<u8>,
 }
 
-/// The wanted modules and those they depend on, in the order to load them.
-pub(crate) fn collect(modules: &Path) -> Result<Vec<Module>> {
+/// The modules that every guest has, `more`, and those they depend on, in the order to load them.
+pub(crate) fn collect(modules: &Path, more: &[String]) -> Result<Vec<Module>> {
     let mut files = HashMap::new();
     index(&modules.join("kernel"), &mut files)?;
-    in_order(WANTED, |name| {
+    let more = more.iter().map(String::as_str);
+    let wanted: Vec<_> = WANTED.iter().copied().chain(more).collect();
+    in_order(&wanted, |name| {
         let file = files.get(name).with_context(|| {
             format!(
                 "no kernel module {name} in {}: if it is built in by now, \

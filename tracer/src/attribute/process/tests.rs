@@ -275,6 +275,34 @@ fn the_kernel_side_knows_the_pid_namespace_first() {
 }
 
 #[test]
+fn owners_of_many_sockets_are_searched_for_once() {
+    let host = Host::new();
+    let hold = |pid: u32, descriptor: &str, inode: u64| {
+        let descriptors = host.root().join(format!("proc/{pid}/fd"));
+        fs::create_dir_all(&descriptors).expect("created");
+        let link = descriptors.join(descriptor);
+        symlink(format!("socket:[{inode}]"), link).expect("linked");
+    };
+    host.run(812, "web", 1, 500);
+    hold(812, "3", 70);
+    hold(812, "4", 71);
+    let mut attributor = host.attributor();
+    attributor.look_for([70, 71, 72]);
+    // What comes after the search is not seen by it, and so tells whether there was another.
+    host.run(813, "late", 1, 600);
+    for (descriptor, inode) in ["3", "4", "5", "6"].into_iter().zip(70..) {
+        hold(813, descriptor, inode);
+    }
+    assert_eq!(attributor.owners(70).pids, [812]);
+    assert_eq!(attributor.owners(71).pids, [812]);
+    assert_eq!(attributor.owners(72).pids, Vec::<u32>::new());
+    // It was not asked for.
+    assert_eq!(attributor.owners(73).pids, [813]);
+    attributor.believed = Duration::ZERO;
+    assert_eq!(attributor.owners(70).pids, [812, 813]);
+}
+
+#[test]
 fn who_has_handed_a_listener_on_does_not_accept_there() {
     let host = Host::new();
     let hold = |pid: u32, what: &str| {
