@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::cgroup::{Cgroup, Hierarchy, hierarchies};
 use crate::daemon::{Daemon, configure, failures, fired_and_over};
-use crate::few;
 use crate::scenario::env;
 use crate::scenario::run::Programs;
 use crate::servers::acceptor::Acceptor;
@@ -37,7 +36,6 @@ pub fn run(name: &str, programs: &Programs) -> Result<()> {
             println!("a clock that is set back");
             clock_set_back(programs)
         }
-        "capabilities" => few::in_each_tier(programs),
         _ => bail!("no check is called {name}"),
     }
 }

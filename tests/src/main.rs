@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 use turnaway_tests::checks;
 use turnaway_tests::cost;
+use turnaway_tests::few;
 use turnaway_tests::load;
 use turnaway_tests::measure;
 use turnaway_tests::programs;
@@ -117,6 +118,9 @@ struct Options {
     /// A turnaway for each scenario, not one for each tier
     #[arg(long)]
     apart: bool,
+    /// Also say which capabilities each tier takes
+    #[arg(long)]
+    capabilities: bool,
     /// The program to test
     #[arg(long)]
     turnaway: Option<PathBuf>,
@@ -260,6 +264,9 @@ fn run_all(options: &Options) -> Result<ExitCode> {
             "TIME {tier} {:.1} s",
             started.elapsed().as_secs_f64()
         ));
+    }
+    if options.capabilities {
+        few::in_each_tier(&programs)?;
     }
     say(&format!(
         "{} passed, {} skipped, {} failed",

@@ -4,14 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use turnaway_tests::apart::{mount, with_mounts};
 use turnaway_tests::few::{ENOUGH, NOBODY, user, with};
-use turnaway_tests::scenario::TIERS;
 use turnaway_tests::servers::acceptor::Acceptor;
 use turnaway_tests::tracer::{self, Tracer};
-use xtask::vm::{self, Guest};
 
 /// Whose servers it is to look at.
 const SOMEBODY: &str = "61234";
@@ -207,52 +204,4 @@ fn where_tracefs_is_not_mounted_it_takes_one_more_to_mount_it() {
         Ok(())
     })
     .unwrap();
-}
-
-/// The oldest kernel, which asks for more than newer ones do.
-#[test]
-fn in_each_tier() {
-    let Some(kernel) = vm::for_test("5.10") else {
-        return;
-    };
-    let mut guest = Guest::new(
-        kernel,
-        [
-            "/bin/turnaway-scenarios",
-            "check",
-            "--turnaway",
-            "/bin/turnaway",
-            "capabilities",
-        ],
-    );
-    guest
-        .program(Path::new("/usr/bin/setpriv"), "/bin/setpriv")
-        .unwrap()
-        .program(&tracer::binary().unwrap(), "/bin/turnaway")
-        .unwrap()
-        .program(&tracer::scenarios().unwrap(), "/bin/turnaway-scenarios")
-        .unwrap();
-    guest.timeout = Duration::from_mins(5);
-    let exit = guest.run(|line| println!("{line}")).unwrap();
-    assert_eq!(exit.code, 0, "{}", exit.console);
-    let mut refused = 0;
-    for tier in TIERS {
-        for id in ["0", NOBODY] {
-            // Debian's kernel forbids perf events, which the other tiers are attached by, to all but CAP_SYS_ADMIN.
-            let more = if tier == "trampoline" {
-                ""
-            } else {
-                " with sys_admin"
-            };
-            let line = format!("{tier} {id}: 17 of 17{more}\n");
-            assert!(exit.console.contains(&line), "{line}{}", exit.console);
-            refused += usize::from(!more.is_empty());
-        }
-    }
-    let why = "kernel.perf_event_paranoid is 3 and CAP_SYS_ADMIN is missing";
-    assert!(
-        exit.console.matches(why).count() >= refused,
-        "{}",
-        exit.console
-    );
 }

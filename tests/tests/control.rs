@@ -84,6 +84,19 @@ fn status_says_how_the_daemon_is() {
     for words in [&daemon.ask(&["incidents"]), &daemon.ask(&["status"])] {
         assert!(words.contains(&address), "{words}");
     }
+    let (pid, port) = (server.pid().to_string(), server.port.to_string());
+    // One that nothing listens on here.
+    let other = free_port().unwrap().to_string();
+    for (filters, ours) in [
+        (["-P", &port, "--reason", "accept"], true),
+        (["-P", &port, "--pid", &pid], true),
+        (["-P", &other, "--pid", &pid], false),
+        (["-P", &port, "--reason", "queue.unix_full"], false),
+        (["--pid", &pid, "--unit", "none"], false),
+    ] {
+        let told = daemon.ask(&[&["incidents"][..], &filters].concat());
+        assert_eq!(told.contains(&address), ours, "{filters:?}: {told}");
+    }
 
     // A configuration that is refused is shown until one is taken.
     let right = fs::read(&file).unwrap();

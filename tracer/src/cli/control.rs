@@ -6,9 +6,10 @@ use anyhow::{Result, bail};
 use clap::{ArgGroup, Subcommand};
 use jiff::Timestamp;
 
-use super::{Usage, duration, fields::RecordFieldsArgs, output::OutputArgs};
+use super::{Usage, duration, fields::RecordFieldsArgs, filter::AboutArgs, output::OutputArgs};
 use crate::{
     control::{self, Answer, Request, SOCKET, text},
+    history::Incident,
     record,
     rules::{self, Matcher, Silence},
 };
@@ -51,6 +52,9 @@ pub(super) struct IncidentsArgs {
     common: Common,
 
     #[command(flatten)]
+    filter: AboutArgs,
+
+    #[command(flatten)]
     fields: RecordFieldsArgs,
 }
 
@@ -58,6 +62,7 @@ const INCIDENTS: &str = "\
 Examples:
   turnaway incidents                      with what happened, in order
   turnaway incidents --json               one `incident` record a line (docs/records.md)
+  turnaway incidents --unit pgbouncer -P 6432
   turnaway incidents --json --fields id,statement
 
 Exit codes: 0 the daemon answered, 1 none does, 2 wrong usage";
@@ -172,7 +177,22 @@ pub(super) fn status(args: &StatusArgs) -> Result<ExitCode> {
 
 pub(super) fn incidents(args: &IncidentsArgs) -> Result<ExitCode> {
     let fields = args.fields.paths(args.common.output.is_json())?;
-    match args.common.ask(&Request::Incidents {})? {
+    let filter = args.filter.filter()?;
+    let answer = match args.common.ask(&Request::Incidents {})? {
+        Answer::Incidents(mut all) => {
+            let before = all.incidents.len();
+            all.incidents.retain(|one| {
+                Incident::of(&one.record).is_none_or(|incident| filter.wants_incident(&incident))
+            });
+            let others = before - all.incidents.len();
+            if others > 0 {
+                super::say(&format!("turnaway: {others} others fire, too"));
+            }
+            Answer::Incidents(all)
+        }
+        other => other,
+    };
+    match answer {
         Answer::Incidents(all) if args.common.output.is_json() => {
             let mut lines = String::new();
             for one in &all.incidents {

@@ -183,7 +183,7 @@ impl Daemon {
             started: self.started.wall,
             uptime_s: self.started.steady.elapsed().as_secs_f64(),
             events: *events,
-            failures: self.engine.rows().totals().values().sum(),
+            failures: self.engine.totals().sum(),
             ignored: self.engine.ignored(),
             lost: at.map(|_| LossFields {
                 ring: losses.ring,

@@ -16,7 +16,7 @@ use super::{
     episode::{Episode, Notice, State, Verdict},
     keys::{Key, Keys, keys},
     record::{self, IncidentRecord},
-    rows::{MAX_ROWS, Rows, SavedRows},
+    totals::Totals,
     window::Window,
 };
 use crate::{
@@ -74,7 +74,7 @@ pub struct Change {
 pub struct Engine {
     rules: Rules,
     clock: Clock,
-    rows: Rows,
+    totals: Totals,
     ignored: u64,
     episodes: BTreeMap<u64, Episode>,
     next: u64,
@@ -101,7 +101,8 @@ struct Past {
 pub struct Saved {
     version: u32,
     clock: Clock,
-    rows: SavedRows,
+    #[serde(alias = "rows")]
+    totals: Totals,
     ignored: u64,
     episodes: Vec<Episode>,
     past: Vec<(Key, Past)>,
@@ -112,16 +113,10 @@ impl Engine {
     /// An engine that has seen nothing.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self::with_room(rules, MAX_ROWS)
-    }
-
-    /// The same with room for so many rows.
-    #[must_use]
-    pub fn with_room(rules: Rules, rows: usize) -> Self {
         Self {
             rules,
             clock: Clock::default(),
-            rows: Rows::new(rows),
+            totals: Totals::default(),
             ignored: 0,
             episodes: BTreeMap::new(),
             next: 0,
@@ -158,7 +153,7 @@ impl Engine {
             self.accept(seen, count, now);
             return;
         }
-        self.rows.add(seen, now);
+        self.totals.add(seen);
         if self.rules.ignores(seen) {
             self.ignored = self.ignored.saturating_add(seen.count());
             return;
@@ -259,7 +254,7 @@ impl Engine {
         Saved {
             version: VERSION,
             clock: self.clock.clone(),
-            rows: self.rows.save(),
+            totals: self.totals.clone(),
             ignored: self.ignored,
             episodes: self.episodes.values().cloned().collect(),
             past: self
@@ -274,17 +269,12 @@ impl Engine {
     /// Goes on where the saved one was. `None` where another version saved it otherwise.
     #[must_use]
     pub fn restore(rules: Rules, saved: Saved) -> Option<Self> {
-        Self::restore_with_room(rules, saved, MAX_ROWS)
-    }
-
-    /// The same with room for so many rows.
-    pub(super) fn restore_with_room(rules: Rules, saved: Saved, rows: usize) -> Option<Self> {
         if saved.version != VERSION {
             return None;
         }
         let mut engine = Self::new(rules);
         engine.clock = saved.clock;
-        engine.rows = Rows::restore(saved.rows, rows);
+        engine.totals = saved.totals;
         engine.ignored = saved.ignored;
         engine.past = saved.past.into_iter().collect();
         engine.silences = saved.silences;
@@ -393,8 +383,8 @@ impl Engine {
 
     /// What was counted.
     #[must_use]
-    pub fn rows(&self) -> &Rows {
-        &self.rows
+    pub fn totals(&self) -> &Totals {
+        &self.totals
     }
 
     /// Failures that rules say to ignore; they are in the totals all the same.

@@ -2,7 +2,7 @@
 //! clock is the caller's).
 //!
 //! [`Engine::observe`] takes what was seen; [`Engine::tick`] says what became of it. Failures are
-//! counted per (process, cgroup, listener, reason) in [`rows`]. Those that a rule is about form
+//! counted per reason in [`Totals`]. Those that a rule is about form
 //! incidents: all reasons of one victim are one incident, and clients of this host that failed to
 //! reach it are linked to it as those who suffered.
 
@@ -12,7 +12,7 @@ mod engine;
 mod episode;
 mod keys;
 mod record;
-pub mod rows;
+mod totals;
 mod window;
 mod words;
 
@@ -21,6 +21,7 @@ pub use clock::Now;
 pub use engine::{Change, Engine, Saved, What};
 pub use episode::{Episode, Place, ReasonTotal, State, Sufferer, Told, Victim};
 pub use record::IncidentRecord;
+pub use totals::Totals;
 pub(crate) use words::plain;
 pub use words::waits;
 

@@ -219,7 +219,7 @@ impl Replay {
     pub fn finish(mut self) -> (Vec<Change>, Vec<IncidentRecord>, Totals) {
         // A failure of the last second is told at its end.
         let changes = self.pass(Duration::from_secs(1));
-        self.totals.failures = self.engine.rows().totals().clone();
+        self.totals.failures = self.engine.totals().by_reason().clone();
         self.totals.ignored = self.engine.ignored();
         (changes, self.engine.incidents(), self.totals)
     }
