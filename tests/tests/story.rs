@@ -215,6 +215,11 @@ fn the_first_tuesday_is_explained() {
         let fired = daemon.fires(port).unwrap();
         let took = refused.elapsed();
         assert!(took < soon(), "{took:?}");
+        // What takes long to find out is told once it is.
+        let fired = match &fired["explanation"] {
+            Value::Null => daemon.fires(port).unwrap(),
+            _ => fired,
+        };
         let watching = daemon.child.id();
         explained(
             &fired,

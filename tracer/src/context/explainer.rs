@@ -178,6 +178,10 @@ impl Explainer {
             if let Some(explanation) = self.known.get(&incident.id).cloned().flatten() {
                 tell(change, explanation);
             }
+            if change.what == What::Resolved {
+                // It is told no more; the history has it.
+                self.known.remove(&incident.id);
+            }
             if let Some(history) = &self.history {
                 history.incident(incident);
             }
@@ -563,6 +567,21 @@ mod tests {
         changes[0].what = What::Updated;
         explainer.explain(&mut changes);
         assert!(changes[0].record.explanation.is_some());
+    }
+
+    #[test]
+    fn what_is_over_is_told_and_not_kept() {
+        let (mut explainer, _asked) = explainer();
+        let mut changes = [fired()];
+        let record = &changes[0].record;
+        let known = explanation(record.started);
+        explainer
+            .known
+            .insert(record.id.clone(), Some(known.clone()));
+        changes[0].what = What::Resolved;
+        explainer.explain(&mut changes);
+        assert_eq!(changes[0].record.explanation.as_deref(), Some(&known));
+        assert!(explainer.known.is_empty());
     }
 
     #[test]

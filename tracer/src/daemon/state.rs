@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{self, Receiver, Sender},
+        mpsc::{self, Receiver, SyncSender},
     },
     thread,
     time::{Duration, Instant},
@@ -133,7 +133,7 @@ fn private(path: &Path) -> io::Result<File> {
 }
 
 /// A state to write, and who wants to know whether it was.
-type Job = (Saved, Option<oneshot::Sender<bool>>);
+type Job = (Saved, Vec<oneshot::Sender<bool>>);
 
 /// How writing goes.
 #[derive(Clone, Debug, Default)]
@@ -149,7 +149,8 @@ pub(super) struct Written {
 /// Writes the state from a thread of its own: a disk that hangs holds up nobody else.
 pub(super) struct Keeper {
     queue: Option<PathBuf>,
-    states: Option<Sender<Job>>,
+    /// Rung for each state.
+    bell: Option<SyncSender<()>>,
     shared: Arc<Shared>,
     /// The thread holds the other end.
     end: Receiver<()>,
@@ -158,6 +159,8 @@ pub(super) struct Keeper {
 /// Between the keeper and its owner.
 #[derive(Default)]
 struct Shared {
+    /// What is to be written next. Only the newest matters: before a disk that hangs, states do not pile up.
+    next: Mutex<Option<Job>>,
     /// Who delivers.
     notifiers: Mutex<Option<Arc<Notifiers>>>,
     written: Mutex<Written>,
@@ -166,7 +169,7 @@ struct Shared {
 impl Keeper {
     /// Starts the thread.
     pub(super) fn start(state: State, notifiers: Arc<Notifiers>) -> Result<Self> {
-        let (states, received) = mpsc::channel::<Job>();
+        let (bell, rung) = mpsc::sync_channel(1);
         let shared = Arc::new(Shared {
             written: Mutex::new(Written {
                 folder: state.folder.clone(),
@@ -181,13 +184,13 @@ impl Keeper {
             .name("turnaway-state".to_owned())
             .spawn(move || {
                 privileges::keep(Duty::Serve);
-                keep(&state, &received, &for_thread);
+                keep(&state, &rung, &for_thread);
                 drop(ending);
             })
             .context("cannot start a thread to keep the state")?;
         let keeper = Self {
             queue,
-            states: Some(states),
+            bell: Some(bell),
             shared,
             end,
         };
@@ -202,20 +205,27 @@ impl Keeper {
 
     /// Has a state written, once all that it says is told is sure to be.
     pub(super) fn save(&self, saved: Saved) {
-        self.send((saved, None));
+        self.send(saved, None);
     }
 
     /// The same, and tells whether it is on disk.
     pub(super) fn save_and_tell(&self, saved: Saved) -> oneshot::Receiver<bool> {
         let (tell, told) = oneshot::channel();
-        self.send((saved, Some(tell)));
+        self.send(saved, Some(tell));
         told
     }
 
-    fn send(&self, job: Job) {
-        if let Some(states) = &self.states {
-            // It fails only if the thread has ended.
-            let _ = states.send(job);
+    fn send(&self, saved: Saved, tell: Option<oneshot::Sender<bool>>) {
+        let mut next = lock(&self.shared.next);
+        let mut tells = next.take().map(|(_, tells)| tells).unwrap_or_default();
+        // Those who have not waited need not be told.
+        tells.retain(|tell| !tell.is_closed());
+        tells.extend(tell);
+        *next = Some((saved, tells));
+        drop(next);
+        if let Some(bell) = &self.bell {
+            // It has been rung already, or the thread has ended.
+            let _ = bell.try_send(());
         }
     }
 
@@ -236,7 +246,7 @@ impl Keeper {
 
     /// No more states will come: the thread writes the last and ends.
     pub(super) fn close(&mut self) {
-        self.states.take();
+        self.bell.take();
     }
 
     /// Waits for that, but not beyond the deadline.
@@ -252,14 +262,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn keep(state: &State, received: &Receiver<Job>, shared: &Shared) {
-    while let Ok((mut saved, tell)) = received.recv() {
-        let mut tells = vec![tell];
-        // Only the newest matters.
-        while let Ok((newer, tell)) = received.try_recv() {
-            saved = newer;
-            tells.push(tell);
-        }
+fn keep(state: &State, rung: &Receiver<()>, shared: &Shared) {
+    while rung.recv().is_ok() {
+        let Some((saved, tells)) = lock(&shared.next).take() else {
+            continue;
+        };
         if state.folder.is_none() {
             continue;
         }
@@ -269,7 +276,7 @@ fn keep(state: &State, received: &Receiver<Job>, shared: &Shared) {
             let _ = notifiers.settle(SETTLING);
         }
         let outcome = state.write(&saved);
-        for tell in tells.into_iter().flatten() {
+        for tell in tells {
             // Whoever asked may have gone.
             let _ = tell.send(outcome.is_ok());
         }
