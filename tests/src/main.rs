@@ -74,6 +74,9 @@ enum Action {
         group: u8,
         /// How many
         count: usize,
+        /// Fail so often a second, at each in turn, once a line was read
+        #[arg(long, default_value_t = 0)]
+        failing: usize,
     },
     /// Print what turnaway takes when much fails, with much to look at, and how soon it tells: a line of JSON for each
     Measure {
@@ -163,7 +166,11 @@ fn main() -> Result<ExitCode> {
                 }
             }
         }
-        Action::Listeners { group, count } => measure::listeners(group, count)?,
+        Action::Listeners {
+            group,
+            count,
+            failing,
+        } => measure::listeners(group, count, failing)?,
         Action::Lives { count } => measure::lives(count)?,
         Action::Measure { what, turnaway } => {
             let scenarios = std::env::current_exe()?;

@@ -1,6 +1,8 @@
 //! What turnaway costs when much fails, when there is much to look at, and how soon it tells: for `cargo xtask bench`.
 //! Counts are compared with what the loads themselves counted.
 
+mod top;
+
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
@@ -19,7 +21,7 @@ use crate::workload::listening::Listening;
 use crate::workload::processes::fail_at_limit;
 
 /// What can be measured.
-pub const ALL: &[&str] = &["storms", "scale", "latency"];
+pub const ALL: &[&str] = &["storms", "scale", "latency", "top"];
 
 /// Processes of the storm of short lives.
 const LIVES: u64 = 50_000;
@@ -57,6 +59,7 @@ pub fn run(what: &str, turnaway: &Path, scenarios: &Path) -> Result<()> {
             .into_iter()
             .try_for_each(|count| scale(turnaway, scenarios, count)),
         "latency" => latency(turnaway, scenarios),
+        "top" => top::run(turnaway, scenarios),
         _ => bail!(
             "nothing called {what} is measured: there are {}",
             ALL.join(", ")
@@ -176,8 +179,42 @@ impl Drop for Holder {
     }
 }
 
-/// Listens so many times on addresses of a group's own, until its input ends.
-pub fn listeners(group: u8, count: usize) -> Result<()> {
+impl Holder {
+    /// One that listens so many times, and fails so often a second once it has read a line.
+    fn start(scenarios: &Path, group: usize, count: usize, failing: usize) -> Result<Self> {
+        let numbers = [group, count].map(|number| number.to_string());
+        let child = Command::new(scenarios)
+            .arg("listeners")
+            .args(numbers)
+            .args(["--failing", &failing.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut holder = Self(child.context("cannot run the holder of listeners")?);
+        let line = holder.line()?;
+        ensure!(line == "ready\n", "the holder of listeners said {line:?}");
+        Ok(holder)
+    }
+
+    /// The next line; it says no more before it is told something.
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        let stdout = self.0.stdout.as_mut().context("no output")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        Ok(line)
+    }
+
+    /// How often it has failed, once its input has ended.
+    fn tally(&mut self) -> Result<u64> {
+        let line = self.line()?;
+        line.trim()
+            .parse()
+            .with_context(|| format!("no tally: {line:?}"))
+    }
+}
+
+/// Listens so many times on addresses of a group's own, until its input ends; fails meanwhile, once a line was read.
+pub fn listeners(group: u8, count: usize, failing: usize) -> Result<()> {
     const PORTS: usize = 500;
     let (_, hard) = sys::nofile()?;
     sys::set_nofile(hard, hard)?;
@@ -189,6 +226,9 @@ pub fn listeners(group: u8, count: usize) -> Result<()> {
     }
     println!("ready");
     std::io::stdin().read_line(&mut String::new())?;
+    if failing > 0 {
+        println!("{}", top::fail(&held, failing)?);
+    }
     Ok(())
 }
 
@@ -205,18 +245,7 @@ fn scale(turnaway: &Path, scenarios: &Path, count: usize) -> Result<()> {
     let mut holders = Vec::new();
     for group in 0..count.div_ceil(HELD) {
         let held = HELD.min(count - group * HELD);
-        let arguments = ["listeners".to_owned(), group.to_string(), held.to_string()];
-        let child = Command::new(scenarios)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut holder = Holder(child.context("cannot run the holder of listeners")?);
-        let mut line = String::new();
-        let stdout = holder.0.stdout.take().context("no output")?;
-        BufReader::new(stdout).read_line(&mut line)?;
-        ensure!(line == "ready\n", "the holder of listeners said {line:?}");
-        holders.push(holder);
+        holders.push(Holder::start(scenarios, group, held, 0)?);
     }
     let tracer = Tracer::start(turnaway, &["--json", "--quiet"])?;
     let seconds_to_ready = tracer.startup.as_secs_f64();

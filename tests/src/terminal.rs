@@ -77,6 +77,12 @@ impl Terminal {
         Ok(sys::kill(server.trim().parse()?, libc::SIGKILL)?)
     }
 
+    /// The shell's process.
+    pub fn shell_pid(&self) -> Result<u32> {
+        let pid = run(self.tmux().args(["display-message", "-p", "#{pane_pid}"]))?;
+        Ok(pid.trim().parse()?)
+    }
+
     /// Gives it another size.
     pub fn resize(&self, columns: u16, lines: u16) -> Result<()> {
         let (columns, lines) = (columns.to_string(), lines.to_string());

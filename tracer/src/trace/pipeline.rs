@@ -55,6 +55,8 @@ const HOLDINGS_A_SECOND: Duration = Duration::from_millis(200);
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 /// Kept of a deadline for the last lines.
 const LAST_LINES: Duration = Duration::from_millis(400);
+/// An end that comes late, where finding out whose all was took long, has this for its lines all the same.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// The state of that.
 pub(super) struct Pipeline<'a> {
@@ -551,12 +553,6 @@ impl<'a> Pipeline<'a> {
         deadline: Option<std::time::Instant>,
     ) -> Result<()> {
         self.lost_lines += self.unwritten.len() as u64;
-        let left = |reserve: Duration| {
-            deadline.map_or(FAREWELL, |deadline| {
-                let left = deadline.saturating_duration_since(std::time::Instant::now());
-                left.saturating_sub(reserve).min(FAREWELL)
-            })
-        };
         let silent = self.has_terminal();
         // Whose they all are takes long to find out, and nobody would read it.
         let (totals, listening) = if silent {
@@ -565,6 +561,13 @@ impl<'a> Pipeline<'a> {
             let (see, jiffy) = (listeners.see, listeners.jiffy);
             let listening = self.listening(listeners.stats.clone(), see, jiffy);
             (self.whose(), listening)
+        };
+        let deadline = deadline.map(|deadline| deadline.max(std::time::Instant::now() + PARTING));
+        let left = |reserve: Duration| {
+            deadline.map_or(FAREWELL, |deadline| {
+                let left = deadline.saturating_duration_since(std::time::Instant::now());
+                left.saturating_sub(reserve).min(FAREWELL)
+            })
         };
         if let (Some(mut watcher), Some(deadline)) = (self.watcher.take(), deadline) {
             let reading = self.reading_of(state, listeners, watched);
