@@ -4,8 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use crate::event::{Address, Count, Failure, Key, Listener, Process, Target};
 
-/// Most keys that are told apart; what comes after is kept as one number.
-const MAX_KEYS: usize = 100_000;
+/// Most keys that are told apart; what comes after is kept as one number. It is what a hash map of 2^14
+/// places takes before it makes twice as many: some 6 MiB in all.
+const MAX_KEYS: usize = 14_336;
+/// Most listeners and names that are remembered, each: they are small.
+const MAX_NAMES: usize = 100_000;
 
 /// What one key came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,10 +30,12 @@ pub struct Total {
 }
 
 /// Totals of a run, and how many of the failures were shown one by one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Totals {
     keys: HashMap<Key, Total>,
-    /// Failures of keys beyond [`MAX_KEYS`].
+    /// How many of them there may be.
+    most: usize,
+    /// Failures of keys beyond those.
     other: u64,
     /// Exemplars shown whose failure has not come with a count yet.
     shown: HashMap<Key, u64>,
@@ -42,7 +47,31 @@ pub struct Totals {
     targets: HashMap<[u8; 16], Vec<u8>>,
 }
 
+impl Default for Totals {
+    fn default() -> Self {
+        Self::with_room(MAX_KEYS)
+    }
+}
+
 impl Totals {
+    /// Totals that nobody will ask for: all is one number.
+    #[must_use]
+    pub fn untold() -> Self {
+        Self::with_room(0)
+    }
+
+    fn with_room(most: usize) -> Self {
+        Self {
+            keys: HashMap::new(),
+            most,
+            other: 0,
+            shown: HashMap::new(),
+            failed_at: HashSet::new(),
+            paths: HashMap::new(),
+            targets: HashMap::new(),
+        }
+    }
+
     /// Notes an exemplar; `shown` if it became a line of its own.
     pub fn exemplar(&mut self, failure: &Failure, shown: bool) {
         if shown {
@@ -51,7 +80,7 @@ impl Totals {
         self.failed(&failure.key);
         if let (Some(inode), Some(address @ Address::Unix(_))) =
             (failure.key.socket_inode, &failure.listener.address)
-            && self.paths.len() < MAX_KEYS
+            && self.paths.len() < MAX_NAMES
         {
             self.paths.insert(inode, address.clone());
         }
@@ -60,7 +89,7 @@ impl Totals {
     /// Notes the name of an AF_UNIX socket that was to be connected to.
     pub fn target(&mut self, failure: &Failure) {
         if let (Some(Target::Unix(hash)), Some(path)) = (failure.key.target, &failure.target_path)
-            && self.targets.len() < MAX_KEYS
+            && self.targets.len() < MAX_NAMES
         {
             self.targets.insert(hash, path.clone());
         }
@@ -104,7 +133,7 @@ impl Totals {
             total.last_ns = total.last_ns.max(count.last_ns);
             total.waited_max_ns = total.waited_max_ns.max(count.waited_max_ns);
             total.approximate |= count.approximate;
-        } else if self.keys.len() < MAX_KEYS {
+        } else if self.keys.len() < self.most {
             self.keys.insert(
                 count.key,
                 Total {
@@ -133,7 +162,7 @@ impl Totals {
 
     fn failed(&mut self, key: &Key) {
         if let Some(inode) = key.socket_inode
-            && self.failed_at.len() < MAX_KEYS
+            && self.failed_at.len() < MAX_NAMES
         {
             self.failed_at.insert(inode);
         }

@@ -128,7 +128,11 @@ impl<'a> Pipeline<'a> {
         Self {
             options,
             attributor: Attributor::new(Path::new("/")),
-            totals: Totals::default(),
+            // Who watches on a terminal is told no totals at the end.
+            totals: match &watcher {
+                Some(watcher) if watcher.has_terminal() => Totals::untold(),
+                _ => Totals::default(),
+            },
             output: Output::new(options.format, &options.shown),
             stdout: Stdout::start(),
             clock: Clock::now(),
