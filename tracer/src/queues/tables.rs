@@ -17,8 +17,11 @@ use crate::{
 /// A table that is this full may have been full since the last poll, percent: the kernel makes
 /// room down to 95 when it must.
 const FULL: u64 = 90;
+/// For how many polls a namespace is remembered that they do not find: who keeps it may move or
+/// end while it is looked for.
+const REMEMBERED: u64 = 10;
 
-/// Tables as they were at the last poll.
+/// Tables as they were when they were seen last.
 #[derive(Debug, Default)]
 pub struct Tables {
     namespaces: HashMap<u32, Known>,
@@ -31,6 +34,20 @@ struct Known {
     cookie: Option<u64>,
     processors: Vec<Statistics>,
     full: bool,
+    /// The poll that saw it last, and when that began.
+    poll: u64,
+    polled_ns: u64,
+}
+
+impl Known {
+    /// Whether a namespace with the same inode number is this one. Without a cookie (before Linux
+    /// 5.14, or not to be had this time) it is taken for that if the last poll saw it.
+    fn is(&self, cookie: Option<u64>, last: u64) -> bool {
+        match (self.cookie, cookie) {
+            (Some(before), Some(now)) => before == now,
+            _ => self.poll == last,
+        }
+    }
 }
 
 /// What was counted between two polls.
@@ -43,17 +60,17 @@ struct Grown {
 
 impl Tables {
     /// What tables dropped since the last poll; the first one only says what was there before.
-    /// A namespace that appears later has dropped what it has dropped since then.
+    /// A namespace that appears later has dropped what it has dropped since then; one that
+    /// polls have missed, what it has dropped since one saw it.
     pub fn poll(&mut self, poll: &Poll, now_ns: u64) -> Vec<Count> {
         let end_ns = now_ns.saturating_add(u64::try_from(poll.took.as_nanos()).unwrap_or(0));
-        let is_first = self.polls == 0;
+        let last = self.polls;
         self.polls += 1;
         // That of the host holds for all.
         let host = poll
             .namespaces
             .first()
             .and_then(|own| own.conntrack.as_ref()?.max);
-        let mut before = std::mem::take(&mut self.namespaces);
         let mut counts = Vec::new();
         for namespace in &poll.namespaces {
             let Some(table) = &namespace.conntrack else {
@@ -64,30 +81,33 @@ impl Tables {
             };
             let max = table.limit(host);
             let full = is_full(table, max);
-            let known = before
+            let known = self
+                .namespaces
                 .remove(&namespace.inode)
-                .filter(|known| known.cookie == namespace.cookie)
+                .filter(|known| known.is(namespace.cookie, last))
                 .unwrap_or_default();
             let grown = grown(&known.processors, processors);
-            if !is_first && grown.dropped > 0 && (full || known.full) {
-                counts.push(count(
-                    namespace.inode,
-                    table,
-                    max,
-                    grown,
-                    self.polled_ns,
-                    end_ns,
-                ));
+            if last > 0 && grown.dropped > 0 && (full || known.full) {
+                let first_ns = if known.poll == 0 {
+                    self.polled_ns
+                } else {
+                    known.polled_ns
+                };
+                counts.push(count(namespace.inode, table, max, grown, first_ns, end_ns));
             }
             self.namespaces.insert(
                 namespace.inode,
                 Known {
-                    cookie: namespace.cookie,
+                    cookie: namespace.cookie.or(known.cookie),
                     processors: processors.clone(),
                     full,
+                    poll: self.polls,
+                    polled_ns: now_ns,
                 },
             );
         }
+        let oldest = self.polls.saturating_sub(REMEMBERED);
+        self.namespaces.retain(|_, known| known.poll >= oldest);
         self.polled_ns = now_ns;
         counts
     }
@@ -291,6 +311,63 @@ mod tests {
         let processors = other.conntrack.as_mut().unwrap().processors.as_mut();
         processors.unwrap()[0].dropped = 3;
         assert_eq!(told(&mut tables, &other, 40), [3]);
+    }
+
+    #[test]
+    fn what_a_poll_missed_is_not_counted_again() {
+        let own = namespace(1, 3, 100, &[statistics(0, 0)]);
+        let other = |dropped| namespace(2, 100, 100, &[statistics(dropped, 0)]);
+        let mut without_cookie = other(37);
+        without_cookie.cookie = None;
+        // What each poll finds beside the poller's own.
+        let told = |polls: &[Option<Namespace>]| -> Vec<u64> {
+            let mut tables = Tables::default();
+            let mut told = Vec::new();
+            for (at_ns, found) in (1..).zip(polls) {
+                let found = [Some(own.clone()), found.clone()];
+                let counts = tables.poll(&poll(found.into_iter().flatten().collect()), at_ns * 10);
+                told.extend(counts.iter().map(|count| count.count));
+            }
+            told
+        };
+        let seen = |dropped| Some(other(dropped));
+        assert_eq!(told(&[seen(0), seen(37), None, seen(37)]), [37]);
+        assert_eq!(
+            told(&[seen(0), None, None, seen(37), None, seen(40)]),
+            [37, 3]
+        );
+        assert_eq!(told(&[seen(5), None, seen(5)]), [0; 0], "before the first");
+        let mut unread = other(37);
+        unread.conntrack = None;
+        assert_eq!(told(&[seen(0), seen(37), Some(unread), seen(37)]), [37]);
+
+        // One that has the number by now began from nothing.
+        let mut another = other(37);
+        another.cookie = Some(77);
+        assert_eq!(told(&[seen(0), seen(37), None, Some(another)]), [37, 37]);
+        // Without a cookie this may be another, too: only what the last poll saw is the same.
+        let bare = Some(without_cookie);
+        assert_eq!(told(&[seen(0), bare.clone(), bare.clone()]), [37]);
+        assert_eq!(told(&[seen(0), bare.clone(), None, bare]), [37, 37]);
+
+        // It is not remembered for ever.
+        let mut polls = vec![seen(0), seen(37)];
+        polls.extend(std::iter::repeat_n(None, 10));
+        polls.push(seen(37));
+        assert_eq!(told(&polls), [37]);
+        polls.extend(std::iter::repeat_n(None, 11));
+        polls.push(seen(37));
+        assert_eq!(told(&polls), [37, 37]);
+    }
+
+    #[test]
+    fn what_was_dropped_while_it_was_missed_began_when_it_was_seen() {
+        let mut tables = Tables::default();
+        let seen = |dropped| poll(vec![namespace(1, 100, 100, &[statistics(dropped, 0)])]);
+        tables.poll(&seen(1), 10);
+        tables.poll(&poll(Vec::new()), 20);
+        let counts = tables.poll(&seen(4), 30);
+        assert_eq!((counts[0].first_ns, counts[0].last_ns), (10, 30));
     }
 
     #[test]
