@@ -42,6 +42,7 @@ pub(crate) const TESTS: &[&str] = &[
     "jq",             // examples in documents use it
     "debootstrap",    // a Debian to install turnaway's package in
     "strace",         // shows what accept returned, independently of turnaway
+    "tcpdump",        // shows which connections were reset, independently of turnaway
     "tmux",           // a terminal whose screen tests can read
     "rsyslog",        // takes the stream …
     "rsyslog-gnutls", // … over TLS

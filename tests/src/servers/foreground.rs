@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::{sys, wait};
 
@@ -83,6 +85,25 @@ pub fn listeners(port: u16) -> Result<BTreeSet<String>> {
         .filter(|fields| fields.get(1) == Some(&wanted.as_str()) && fields[3] == LISTEN)
         .map(|fields| fields[9].to_owned())
         .collect())
+}
+
+/// The socket that a process listens on a port of 127.0.0.1 with. It stays open for as long as either
+/// has it.
+pub fn listener_of(pid: u32, port: u16) -> Result<OwnedFd> {
+    let names: BTreeSet<PathBuf> = listeners(port)?
+        .iter()
+        .map(|inode| format!("socket:[{inode}]").into())
+        .collect();
+    let number = fs::read_dir(format!("/proc/{pid}/fd"))?
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            names.contains(&fs::read_link(&path).ok()?).then_some(path)
+        })
+        .find_map(|path| path.file_name()?.to_str()?.parse().ok())
+        .with_context(|| format!("process {pid} does not listen on {port}"))?;
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("no process")?;
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    Ok(pidfd_getfd(process, number, PidfdGetfdFlags::empty())?)
 }
 
 /// Whether somebody listens at a path.

@@ -16,9 +16,10 @@ pub mod prometheus;
 pub mod receiver;
 pub mod shop;
 pub mod strace;
+pub mod tcpdump;
 
 pub use list::ALL;
-pub use processes::{as_nobody, comm_of, descendants, lower_limit};
+pub use processes::{as_nobody, comm_of, descendants, lower_limit, state};
 
 use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;

@@ -45,6 +45,16 @@ pub fn comm_of(pid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(&comm).trim_end().to_owned())
 }
 
+/// What a process does, as proc(5) has it: `S` waits, `D` waits for a disk, `T` is stopped.
+pub fn state(pid: u32) -> Result<char> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    // The name in it may hold anything.
+    let stat = String::from_utf8_lossy(&stat);
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim_start().chars().next())
+        .with_context(|| format!("no state in {stat:?}"))
+}
+
 /// Gives a running process of nobody's another soft limit of descriptors. As nobody, because root
 /// may do it to others only with CAP_SYS_RESOURCE, which containers lack.
 pub fn lower_limit(pid: u32, soft: u64) -> Result<()> {
