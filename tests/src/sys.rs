@@ -836,6 +836,13 @@ pub fn kernel_release() -> String {
         .to_owned()
 }
 
+/// Waits until whatever the kernel does within RCU read-side sections by now has been done.
+pub fn wait_for_readers() -> Result<(), Errno> {
+    // SAFETY: membarrier(2) takes numbers only.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    checked(i32::try_from(result).unwrap_or(-1)).map(drop)
+}
+
 /// Writes one byte.
 pub fn write_byte(fd: &OwnedFd) -> Result<(), Errno> {
     // SAFETY: one byte is read from a string of one.
