@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::sys::{self, SockAddr};
+use crate::workload::hotplug;
 
 /// Whether this is a guest of the test matrix, whose settings may be changed at will.
 #[must_use]
@@ -24,6 +25,15 @@ pub fn nothing() -> Option<String> {
 #[must_use]
 pub fn guest() -> Option<String> {
     (!is_guest()).then(|| "it changes settings of the whole machine: guests only".to_owned())
+}
+
+/// Needs a machine with a processor that may be taken away.
+#[must_use]
+pub fn hotplug() -> Option<String> {
+    guest().or_else(|| {
+        (!Path::new(hotplug::ONLINE).exists())
+            .then(|| "no processor of this machine can be taken away".to_owned())
+    })
 }
 
 /// Needs a kernel that tracks connections, and a machine whose limit of them may be changed.

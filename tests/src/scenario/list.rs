@@ -3,7 +3,9 @@
 use super::Scenario;
 use super::env::{self, Need};
 use crate::workload::{Stage, connect, conntrack, denied, emfile, enfile, families, handed};
-use crate::workload::{descriptors, identity, misuse, normal, pressure, processes, queue, rights};
+use crate::workload::{
+    descriptors, hotplug, identity, misuse, normal, pressure, processes, queue, rights,
+};
 use crate::workload::{shed, table, uring};
 
 type Workload = fn(&mut Stage) -> anyhow::Result<()>;
@@ -125,6 +127,8 @@ pub const ALL: &[Scenario] = &[
     scenario("misuse_bad_address", misuse::bad_address),
     scenario("denied_by_seccomp", denied::by_seccomp).unseen_by(&["trampoline", "kprobe"]),
     scenario("denied_by_security_module", denied::by_security_module).needs(env::bpf_lsm),
+    scenario("nomem", denied::no_memory).needs(env::bpf_lsm),
+    scenario("processor_away", hotplug::accepts).needs(env::hotplug),
     scenario("busy_loop", normal::busy_loop),
     scenario("interrupted", normal::interrupted),
     scenario("restarted", normal::restarted),
@@ -179,6 +183,7 @@ pub const ALL: &[Scenario] = &[
     drops("queue_sent_to_nobody_yet", handed::sent_and_not_accepted).of_others(),
     drops("queue_exec", handed::exec),
     drops("queue_closed_at_once", queue::closed_at_once).of_others(),
+    drops("queue_processor_away", hotplug::drops).needs(env::hotplug),
     scenario("queue_slow", queue::slow).seen_by("accepted", &["queue.slow"]),
     scenario("queue_stalled", queue::stalled).seen_by("accepted", &["queue.stalled"]),
     scenario("silent_after_one_error", queue::silent_after_one_error)

@@ -44,6 +44,16 @@ const ANSWERS: [(i32, u64); 6] = [
 
 /// A security module, written in BPF, refuses.
 pub fn by_security_module(stage: &mut Stage) -> Result<()> {
+    refused(stage, &ANSWERS)
+}
+
+/// What the kernel answers when it has no memory for a socket or its file. Memory that is really
+/// short would fail others, too, and as many accepts as it likes.
+pub fn no_memory(stage: &mut Stage) -> Result<()> {
+    refused(stage, &[(libc::ENOMEM, 9)])
+}
+
+fn refused(stage: &mut Stage, answers: &[(i32, u64)]) -> Result<()> {
     let listening = Listening::tcp4(16)?;
     let _clients = listening.queue_up(2)?;
     let process = Process::current()?;
@@ -56,7 +66,7 @@ pub fn by_security_module(stage: &mut Stage) -> Result<()> {
     sys::lock_any_memory()?;
     stage.ready()?;
     let mut failures = Vec::new();
-    for (errno, count) in ANSWERS {
+    for &(errno, count) in answers {
         let _module = SecurityModule::refuse(hook, process.pid, errno)?;
         let errno = fail(Call::Accept4, listening.fd(), errno, count)?;
         let truth: Listener = listening.truth(2);

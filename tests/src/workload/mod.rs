@@ -15,6 +15,7 @@ pub mod enfile;
 pub mod families;
 pub mod full;
 pub mod handed;
+pub mod hotplug;
 pub mod identity;
 pub mod listening;
 pub mod misuse;
