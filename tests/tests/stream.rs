@@ -5,14 +5,16 @@
 mod bodies;
 #[path = "stream/daemon.rs"]
 mod daemon;
+#[path = "stream/delivery.rs"]
+mod delivery;
 #[path = "stream/faults.rs"]
 mod faults;
 #[path = "stream/files.rs"]
 mod files;
 #[path = "stream/formats.rs"]
 mod formats;
-#[path = "stream/restarts.rs"]
-mod restarts;
+#[path = "stream/sockets.rs"]
+mod sockets;
 #[path = "stream/syslog.rs"]
 mod syslog;
 

@@ -13,6 +13,9 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 
 use crate::{sys, wait};
 
+/// The state in which a socket listens (include/net/tcp_states.h).
+const LISTEN: &str = "0A";
+
 /// A server in the foreground. It is ended when this is dropped.
 pub struct Foreground(pub Child);
 
@@ -77,7 +80,6 @@ impl Drop for Foreground {
 /// The inodes of the sockets that listen on a port of 127.0.0.1. A connection to find out would be
 /// one more in some queue.
 pub fn listeners(port: u16) -> Result<BTreeSet<String>> {
-    const LISTEN: &str = "0A";
     let wanted = format!("0100007F:{port:04X}");
     Ok(fs::read_to_string("/proc/thread-self/net/tcp")?
         .lines()
@@ -104,6 +106,18 @@ pub fn listener_of(pid: u32, port: u16) -> Result<OwnedFd> {
     let pid = Pid::from_raw(i32::try_from(pid)?).context("no process")?;
     let process = pidfd_open(pid, PidfdFlags::empty())?;
     Ok(pidfd_getfd(process, number, PidfdGetfdFlags::empty())?)
+}
+
+/// Bytes that clients of a port of 127.0.0.1 have sent and its server has not read.
+pub fn unread(port: u16) -> Result<u64> {
+    let local = format!("0100007F:{port:04X}");
+    let table = fs::read_to_string("/proc/thread-self/net/tcp")?;
+    let queues = table.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (_, unread) = fields.get(4)?.split_once(':')?;
+        (fields[1] == local && fields[3] != LISTEN).then(|| u64::from_str_radix(unread, 16))
+    });
+    Ok(queues.sum::<Result<u64, _>>()?)
 }
 
 /// Whether somebody listens at a path.
