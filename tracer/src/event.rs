@@ -19,11 +19,22 @@ pub struct ProcessId {
     pub start_boottime_ns: u64,
 }
 
-/// What kind of hook saw a failure.
+/// What kind of hook saw it; poll: none, the kernel was asked.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, clap::ValueEnum,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    schemars::JsonSchema,
+    clap::ValueEnum,
 )]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "tier")]
 pub enum Tier {
     /// fentry/fexit: costs the hooked function only.
     Trampoline,

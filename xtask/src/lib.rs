@@ -15,6 +15,7 @@ pub mod man;
 pub mod package;
 mod packages;
 pub mod run;
+pub mod schema;
 pub mod setup;
 mod steps;
 pub mod test;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, budget, build, demo, fuzz, lint, man, package, run, setup, test, vm};
+use xtask::{bench, budget, build, demo, fuzz, lint, man, package, run, schema, setup, test, vm};
 
 /// turnaway's chores.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ enum Task {
     DemoServer,
     /// Write man pages and completions of shells to a folder
     Man(man::Options),
+    /// Write the JSON Schema of records, made from their types, to docs/schema
+    Schema,
     /// Make a Debian package and print its path
     Package(package::Options),
     /// Run every test: unit, scenario and guest tests
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Task::DemoServer => demo::server::run().map(|()| ExitCode::SUCCESS),
         Task::Man(options) => man::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Schema => schema::run().map(|()| ExitCode::SUCCESS),
         Task::Package(options) => package::run(options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),

@@ -23,6 +23,29 @@ fn generated() -> TempDir {
     dir
 }
 
+/// What `turnaway generate schema` prints.
+fn schema(of: &[&str]) -> String {
+    let mut command = Command::new(tracer::binary().unwrap());
+    let output = command.args(["generate", "schema"]).args(of).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_schema_is_the_committed_one_and_is_had_in_parts() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema/turnaway-1.json");
+    let all = schema(&[]);
+    assert_eq!(all, fs::read_to_string(file).unwrap());
+    let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+    for one in all["oneOf"].as_array().unwrap() {
+        let name = one["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
+        let part: serde_json::Value = serde_json::from_str(&schema(&[name])).unwrap();
+        assert_eq!(part["oneOf"], serde_json::json!([one]));
+        assert_eq!(part["$defs"][name], all["$defs"][name]);
+    }
+}
+
 /// What a shell prints for a script, which must end well and say nothing on stderr.
 fn shell(program: &str, arguments: &[&str], script: &str, dir: &Path) -> String {
     let Output {

@@ -16,6 +16,15 @@ pub enum Runtime {
 }
 
 impl Runtime {
+    /// All.
+    pub const ALL: [Self; 5] = [
+        Self::Docker,
+        Self::Containerd,
+        Self::Crio,
+        Self::Podman,
+        Self::Lxc,
+    ];
+
     /// Its name in text and JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -99,6 +99,17 @@ pub enum Family {
 }
 
 impl Family {
+    /// All.
+    pub const ALL: [Self; 7] = [
+        Self::Inet,
+        Self::Inet6,
+        Self::Unix,
+        Self::Netlink,
+        Self::Packet,
+        Self::Vsock,
+        Self::Other,
+    ];
+
     /// Its name in records.
     #[must_use]
     pub fn name(self) -> &'static str {

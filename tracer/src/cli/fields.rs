@@ -5,10 +5,8 @@ use std::{collections::BTreeSet, sync::LazyLock};
 use serde_json::Value;
 
 use super::Usage;
-use crate::sink::text::Text;
+use crate::{record::schema, sink::text::Text};
 
-/// The published schema: fields are what it has.
-const SCHEMA: &str = include_str!("../../../docs/schema/turnaway-1.json");
 /// Schemas within schemas, at most.
 const DEEPEST: usize = 20;
 
@@ -86,7 +84,7 @@ impl RecordFieldsArgs {
 
 /// Every field of every record, as `listener.port`.
 static PATHS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
-    let schema: Value = serde_json::from_str(SCHEMA).unwrap_or_default();
+    let schema = schema::all();
     let mut paths = BTreeSet::new();
     collect(&schema, &schema, "", DEEPEST, &mut paths);
     paths

@@ -1,43 +1,90 @@
-//! `turnaway generate`: man pages and completions, from the definition of the command line itself.
+//! `turnaway generate`: man pages and completions, from the definition of the command line itself; schemas,
+//! from the types of the records.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context as _, Result};
-use clap::Command;
+use clap::{Command, builder::PossibleValuesParser};
 use clap_complete::Shell;
 use clap_mangen::{
     Man,
     roff::{Roff, bold, roman},
 };
 
+use super::replay::unless_broken_pipe;
+use crate::record::schema;
+
 /// Shells that completions are written for.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
-/// Write man pages and completions of shells
+/// Write man pages and completions of shells, or the schema of records
 ///
 /// What there is already in that folder under these names is written anew.
 #[derive(Debug, clap::Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, args_conflicts_with_subcommands = true)]
+#[command(subcommand_negates_reqs = true)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+
     /// The folder: man pages go to man1/ in it, completions of bash, zsh and fish to completions/
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
+    #[arg(value_name = "DIR", required = true)]
+    dir: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    Schema(SchemaArgs),
+}
+
+/// Print the JSON Schema of records
+///
+/// Made from the types that records are written from: docs/schema/turnaway-1.json is what this prints.
+#[derive(Debug, clap::Args)]
+#[command(after_help = SCHEMA_HELP)]
+struct SchemaArgs {
+    /// Of this type of record alone
+    #[arg(value_name = "TYPE", value_parser = PossibleValuesParser::new(schema::TYPES))]
+    name: Option<String>,
 }
 
 const HELP: &str = "\
 Examples:
   turnaway generate /tmp/turnaway          then: man -l /tmp/turnaway/man1/turnaway-trace.1
+  turnaway generate schema                 the JSON Schema of all records
 
 Exit codes: 0 they are written, 1 they cannot be, 2 wrong usage";
 
+const SCHEMA_HELP: &str = "\
+Examples:
+  turnaway generate schema > turnaway-1.json
+  turnaway generate schema incident | jq '.\"$defs\".incident.required'
+
+Exit codes: 0 it is written, 1 it cannot be, 2 wrong usage";
+
 pub(super) fn run(args: &Args, command: Command) -> Result<ExitCode> {
-    let written = write(&args.dir, command);
-    written.with_context(|| format!("cannot write to {}", args.dir.display()))?;
+    if let Some(What::Schema(args)) = &args.what {
+        return print(args);
+    }
+    if let Some(dir) = &args.dir {
+        let written = write(dir, command);
+        written.with_context(|| format!("cannot write to {}", dir.display()))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print(args: &SchemaArgs) -> Result<ExitCode> {
+    let of = args.name.as_deref().and_then(schema::of);
+    let text = schema::text(&of.unwrap_or_else(schema::all));
+    let written = io::stdout().write_all(text.as_bytes());
+    unless_broken_pipe(written.map_err(Into::into), || {
+        "cannot write the schema".to_owned()
+    })
 }
 
 fn write(dir: &Path, command: Command) -> io::Result<()> {

@@ -1,21 +1,26 @@
 //! What an explanation is made of. Every part says when it was read; what could not be read is absent.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::record::names::Time;
+
 /// What was found around an incident, and what follows from it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "explanation")]
 pub struct Explanation {
     /// When it was taken.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub taken: Timestamp,
-    /// Programs that began in the hour before and ran when it began, newest first.
+    /// Programs that began in the hour before and ran when the incident began, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub started: Vec<Started>,
-    /// Further ones that there was no room for.
+    /// Further ones.
     #[serde(default)]
     pub started_more: u64,
-    /// Starts of programs that were not seen, since turnaway began; `None` if it does not watch them.
+    /// Starts that were not seen; absent where programs are not watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_lost: Option<u64>,
     /// Pressure.
@@ -33,34 +38,37 @@ pub struct Explanation {
     /// The host's table of files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
-    /// What kept working.
+    /// Connections that went on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthy: Option<Healthy>,
-    /// Who waits in the queue of the victim's listener.
+    /// Who waits in the queue of the victim's listener, when most did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
-    /// Whether the like happened before, and when it will again; absent if it did not.
+    /// Whether the like happened before, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub again: Option<String>,
-    /// How it comes about, what is best supported first. None is an answer.
+    /// How it comes about, best supported first; none is an answer.
     #[serde(default)]
     pub mechanism: Vec<Cause>,
-    /// What set it off, what is best supported first. None is an answer.
+    /// What set it off, best supported first; none is an answer.
     #[serde(default)]
     pub trigger: Vec<Cause>,
 }
 
 /// A program that began before an incident.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "started")]
 pub struct Started {
     /// Process id in the initial pid namespace.
     pub pid: u32,
     /// Name.
     pub comm: String,
     /// When it began.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub started: Timestamp,
     /// When it ended, if it has since.
+    #[schemars(with = "Option<Time>")]
     #[serde(
         default,
         serialize_with = "maybe_rfc3339",
@@ -79,15 +87,17 @@ pub struct Started {
     /// Name of its parent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
-    /// What started it by the clock: `cron` or the name of a timer, where that is known.
+    /// Cron, or the timer that starts its unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<String>,
 }
 
 /// How long tasks had to wait: percent of the time (`/proc/pressure`, `some`, and `full` for disks).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "pressures")]
 pub struct Pressures {
     /// When it was read.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// Of the host.
@@ -102,7 +112,8 @@ pub struct Pressures {
 }
 
 /// Percent of the last ten seconds, and of the last minute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "levels")]
 pub struct Levels {
     /// Some task waited for a processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,7 +130,8 @@ pub struct Levels {
 }
 
 /// A pressure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "level")]
 pub struct Level {
     /// Percent of the last ten seconds.
     pub avg10: f64,
@@ -128,9 +140,11 @@ pub struct Level {
 }
 
 /// Who used the most.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "busy")]
 pub struct Busy {
     /// When it was read.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// Over how many seconds before that.
@@ -142,7 +156,8 @@ pub struct Busy {
 }
 
 /// A process and what it used.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "user")]
 pub struct User {
     /// Process id in the initial pid namespace.
     pub pid: u32,
@@ -156,9 +171,11 @@ pub struct User {
 }
 
 /// How the victim stood.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "victim_state")]
 pub struct VictimState {
     /// When it was read.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// Process id in the initial pid namespace.
@@ -184,9 +201,11 @@ pub struct VictimState {
 }
 
 /// A number and when it was read.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "reading")]
 pub struct Reading {
     /// When.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// How many.
@@ -194,7 +213,8 @@ pub struct Reading {
 }
 
 /// Descriptors that are alike.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "held")]
 pub struct Held {
     /// `socket`, `file`, `pipe`, ….
     pub kind: String,
@@ -215,9 +235,11 @@ pub struct Held {
 }
 
 /// Memory, bytes (`/proc/meminfo`).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "memory")]
 pub struct Memory {
     /// When it was read.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// All.
@@ -229,9 +251,11 @@ pub struct Memory {
 }
 
 /// The table of files (`/proc/sys/fs/file-nr`).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "files")]
 pub struct Files {
     /// When it was read.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// In use.
@@ -241,9 +265,11 @@ pub struct Files {
 }
 
 /// Connections of the victim's listener that went on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "healthy")]
 pub struct Healthy {
     /// When it was read.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// The listener.
@@ -258,7 +284,8 @@ pub struct Healthy {
 }
 
 /// Where connections come from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "healthy_peer")]
 pub struct Peer {
     /// IP address.
     pub address: String,
@@ -267,9 +294,11 @@ pub struct Peer {
 }
 
 /// Connections that wait to be accepted on the victim's listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "waiting")]
 pub struct Waiting {
     /// When it was read.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub read: Timestamp,
     /// The listener.
@@ -319,7 +348,8 @@ impl Waiting {
 }
 
 /// A process and how many of its connections wait.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "waiting_client")]
 pub struct Client {
     /// Process id in the initial pid namespace.
     pub pid: u32,
@@ -333,7 +363,8 @@ pub struct Client {
 }
 
 /// A cause that is likely, and why it is thought to be one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "cause")]
 pub struct Cause {
     /// What it is, in one sentence.
     pub what: String,
@@ -342,6 +373,7 @@ pub struct Cause {
     /// How well it is supported.
     pub strength: Strength,
     /// What supports it, one sentence each.
+    #[schemars(length(min = 1))]
     pub evidence: Vec<String>,
     /// Process id of the program, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -349,8 +381,11 @@ pub struct Cause {
 }
 
 /// How well a cause is supported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum Strength {
     /// It may be.
     Weak,

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -14,19 +15,22 @@ use crate::{
     alert::{Alert, Severity, Status},
     context::Explanation,
     observation::{Code, Fd, Listener, Process},
-    record::{Percentiles, SCHEMA},
+    record::{Percentiles, SCHEMA, names::Time},
     rules::Rule,
 };
 
 /// An incident as it is written: one line when it fires, when it changes and when it is over.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "incident")]
 pub struct IncidentRecord {
     schema: Cow<'static, str>,
     r#type: Cow<'static, str>,
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     time: Timestamp,
+    /// Name of the host.
     host: String,
-    /// Identifies it, the same in all its records.
+    /// Identifies the incident, the same in all its records and across restarts.
     pub id: String,
     /// Whether it lasts.
     pub status: Status,
@@ -35,12 +39,15 @@ pub struct IncidentRecord {
     /// What it is, in one sentence.
     pub statement: String,
     /// When it began.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub started: Timestamp,
     /// When it was first told.
+    #[schemars(with = "Option<Time>")]
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
     pub fired: Option<Timestamp>,
-    /// The last that was seen of it, once it is over.
+    /// The last that was seen of it; only once it is over.
+    #[schemars(with = "Option<Time>")]
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
     pub ended: Option<Timestamp>,
     /// The incident of the same victim that ended shortly before.
@@ -48,14 +55,15 @@ pub struct IncidentRecord {
     pub again_of: Option<String>,
     /// Whose it is.
     pub victim: VictimFields,
-    /// Its reasons, causes first.
+    /// Causes before their symptoms.
+    #[schemars(length(min = 1))]
     pub reasons: Vec<ReasonFields>,
     /// Its listeners.
     pub listeners: Vec<Listener>,
     /// Descriptors of the victim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fd: Option<Fd>,
-    /// The longest that was waited, nanoseconds.
+    /// The longest that was waited, or that nobody accepted, nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waited_max_ns: Option<u64>,
     /// How long connections waited that were accepted meanwhile at its listeners.
@@ -67,22 +75,25 @@ pub struct IncidentRecord {
     pub others_suffered: u64,
     /// What happened, in order.
     pub timeline: Vec<TimelineFields>,
-    /// Lines of that which there was no room for.
+    /// Lines of the timeline that there was no room for.
     pub untold: u64,
-    /// What went on around it, and what that says of its cause; only the daemon knows.
+    /// What went on around it, and what that says of its cause; only from the daemon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explanation: Option<Box<Explanation>>,
 }
 
 /// Whose an incident is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "victim")]
 pub struct VictimFields {
     /// Whether it turns connections away, or cannot connect.
+    #[schemars(extend("enum" = ["server", "client"]))]
     pub role: Cow<'static, str>,
     /// The process; where there are several, the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessFields>,
     /// How many processes.
+    #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processes: Option<usize>,
     /// What it cannot connect to.
@@ -94,11 +105,13 @@ pub struct VictimFields {
 }
 
 /// A process in an incident.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "incident_process")]
 pub struct ProcessFields {
     /// Process id in the initial pid namespace.
     pub pid: u32,
     /// When it started.
+    #[schemars(with = "Option<Time>")]
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Timestamp>,
     /// Name.
@@ -116,45 +129,56 @@ pub struct ProcessFields {
 }
 
 /// What one reason came to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "incident_reason")]
 pub struct ReasonFields {
-    /// The reason.
+    /// Reason code; one of a later version is kept as it is.
+    #[schemars(with = "String")]
     pub reason: Code,
     /// Failures.
     pub count: u64,
     /// First of them.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub first: Timestamp,
     /// Last of them.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub last: Timestamp,
     /// Only the sum over several listeners is exact.
+    #[schemars(extend("const" = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approximate: Option<bool>,
 }
 
 /// A client of this host that did not get through.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "sufferer")]
 pub struct SuffererFields {
     /// Who.
     pub process: ProcessFields,
     /// Its failures.
     pub count: u64,
     /// First of them.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub first: Timestamp,
     /// Last of them.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub last: Timestamp,
 }
 
 /// One line of a timeline.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "timeline")]
 pub struct TimelineFields {
     /// When.
+    #[schemars(with = "Time")]
     #[serde(serialize_with = "rfc3339")]
     pub time: Timestamp,
-    /// Which reason it is of.
+    /// Reason code; one of a later version is kept as it is.
+    #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Code>,
     /// What happened, in words.

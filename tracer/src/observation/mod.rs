@@ -6,6 +6,7 @@ mod line;
 mod live;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -102,7 +103,8 @@ pub struct Process {
 }
 
 /// A container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub struct Container {
     /// Id.
     pub id: String,
@@ -115,7 +117,8 @@ pub struct Container {
 }
 
 /// A listening socket.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "incident_listener")]
 pub struct Listener {
     /// Inode number of the socket.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -168,7 +171,8 @@ pub struct Server {
 }
 
 /// Descriptors of a process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "incident_fd", extend("minProperties" = 1))]
 pub struct Fd {
     /// Open.
     #[serde(skip_serializing_if = "Option::is_none")]

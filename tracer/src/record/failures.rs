@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Listening;
@@ -50,21 +51,23 @@ impl<'a> Failures<'a> {
 }
 
 /// What was not seen, not kept or not written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "lost")]
 pub struct Lost {
     /// Exemplars that found the ring buffer full; their failures are counted.
     pub ring: u64,
-    /// Failures that found the counter map full: counted in no key.
+    /// Failures that found the counter map full: in no total.
     pub map: u64,
-    /// Runs of a hook that the kernel left out; `None` where it does not tell.
+    /// Runs of a hook that the kernel left out; null where it does not tell.
     pub missed: Option<u64>,
-    /// Records and lines that were not written because the reader was too slow.
+    /// Records that were not written because the reader was too slow.
     pub output: u64,
 }
 
 /// What became of a hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum HookState {
     /// In place.
     Attached,
@@ -73,19 +76,20 @@ pub enum HookState {
 }
 
 /// A hook of the run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "hook")]
 pub struct Hook {
     /// Its name, such as `accept`.
     pub name: String,
     /// Its tier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
-    /// Where it sits, such as `fexit/__sys_accept4`.
+    /// Where it sits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// What became of it.
     pub status: HookState,
-    /// Runs of its programs that the kernel left out; `None` where it does not tell.
+    /// Runs of its programs that the kernel left out; absent where it does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missed: Option<u64>,
     /// Why no better tier, or none at all.

@@ -2,9 +2,13 @@
 
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::unix_name;
+use super::{
+    names::{FamilyName, KindName},
+    unix_name,
+};
 use crate::{
     attribute::holdings::{Holdings, Kind, SocketGroup},
     text,
@@ -14,67 +18,81 @@ use crate::{
 const MAX_GROUPS: usize = 20;
 
 /// Descriptors of a process: what they are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "holdings")]
 pub struct HoldingsFields {
-    /// Open descriptors.
+    /// Open descriptors of the process.
     pub total: u64,
-    /// Whether all of them were looked at.
+    /// All of them were looked at; if not, the other counts are of those that were.
     pub complete: bool,
-    /// By kind, most first.
+    /// What they are, most first.
     pub kinds: Vec<KindFields>,
-    /// The sockets among them, most first.
+    /// The sockets among them, in groups that are alike, most first.
+    #[schemars(length(min = 1, max = 20))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<SocketFields>,
-    /// Sockets of all further groups.
+    /// Sockets of all groups after the twentieth.
+    #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other: Option<u64>,
-    /// Paths with several descriptors or deleted ones, most first.
+    /// Paths that several descriptors have, and deleted ones, most first.
+    #[schemars(length(min = 1))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileFields>,
 }
 
 /// Descriptors of one kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "held_kind")]
 pub struct KindFields {
     /// `socket`, `file`, ….
+    #[schemars(with = "KindName")]
     pub kind: &'static str,
     /// Descriptors.
+    #[schemars(range(min = 1))]
     pub count: u64,
 }
 
 /// Sockets that are alike.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "held_sockets")]
 pub struct SocketFields {
     /// `inet`, `inet6`, `unix`, …, or `other`.
+    #[schemars(with = "FamilyName")]
     pub family: &'static str,
-    /// `tcp`, `udp`, …; absent for families without protocols.
+    /// tcp, udp, ...; absent for families without protocols.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<&'static str>,
-    /// `ESTABLISHED`, `CLOSE_WAIT`, ….
+    /// ESTABLISHED, CLOSE_WAIT, LISTEN, ...
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<&'static str>,
-    /// Where they lead: address and port.
+    /// Address and port that connections lead to which were not accepted.
+    #[schemars(with = "Option<String>", extend("pattern" = r"^(\d+\.\d+\.\d+\.\d+|\[[^\]]+\]):\d+$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<SocketAddr>,
-    /// Where they listen, or were accepted.
+    /// Port that they listen on, or on which they were accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_port: Option<u16>,
-    /// Path, or `@name`, of a UNIX socket.
+    /// Path of an AF_UNIX socket, or of the one that accepted it; an abstract name as @name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Different addresses that they were accepted from.
+    /// Different addresses that accepted connections come from.
+    #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<u64>,
     /// Descriptors.
+    #[schemars(range(min = 1))]
     pub count: u64,
 }
 
 /// Descriptors of one path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "held_file")]
 pub struct FileFields {
-    /// The path.
+    /// Ends in ' (deleted)' where the file was.
     pub path: String,
     /// Descriptors.
+    #[schemars(range(min = 1))]
     pub count: u64,
 }
 

@@ -2,10 +2,15 @@
 
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use turnaway_common::Reason;
 
-use super::{Clock, clock::rfc3339};
+use super::{
+    Clock,
+    clock::rfc3339,
+    names::{Errno, Operation, ReasonCode, RuntimeName, Syscall, Time},
+};
 use crate::{
     attribute::{Container, Holder, Party, Runtime, Who},
     errno,
@@ -14,28 +19,31 @@ use crate::{
 };
 
 /// Why, how, who and on what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KeyFields {
-    /// Reason code.
+    /// Why, as a stable code.
+    #[schemars(with = "ReasonCode")]
     pub reason: &'static str,
-    /// Whether no call failed, and what happened is taken for a failure.
+    /// No call failed: what happened says so.
+    #[schemars(extend("const" = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inferred: Option<bool>,
     /// Name of the errno, where there is one.
+    #[schemars(with = "Option<Errno>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errno: Option<String>,
-    /// Name of the syscall; where there is none, or it is not known, there is `op`.
+    /// The syscall, where there is one and its name is known. At most one of syscall and op is there.
+    #[schemars(with = "Option<Syscall>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syscall: Option<&'static str>,
-    /// `io_uring_accept`; `accept` for a syscall whose name is not known; `syn` or `ack` for
-    /// a packet that was dropped; `close` for a listener or a connection that was; `connect` or
-    /// `io_uring_connect`.
+    /// What was going on, where no syscall says.
+    #[schemars(with = "Option<Operation>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub op: Option<&'static str>,
     /// Whose call failed, or who accepts on the listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessFields>,
-    /// Where nobody's call failed: every process that holds the listener.
+    /// Where nobody's call failed: the processes that hold the listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holders: Option<Vec<HolderFields>>,
     /// Whether every process could be looked at: if not, others may hold it too.
@@ -45,7 +53,7 @@ pub struct KeyFields {
     /// host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<ListenerFields>,
-    /// The process that holds the listener at the other end.
+    /// Where a connect failed: the process that holds the listener at the other end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<HolderFields>,
     /// The other end: the client, or what was to be connected to.
@@ -57,7 +65,8 @@ pub struct KeyFields {
     /// Descriptors and their limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fd: Option<FdFields>,
-    /// How full the table is that fills up: the level that was crossed, percent of its limit.
+    /// Of fd.pressure and fd.table_pressure: the level that was crossed, percent of the limit.
+    #[schemars(extend("enum" = [80, 90, 95]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<u8>,
     /// What kind of hook saw it.
@@ -65,11 +74,12 @@ pub struct KeyFields {
 }
 
 /// The table of tracked connections of a network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "conntrack")]
 pub struct ConntrackFields {
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Connections in it.
+    /// Connections in the table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used: Option<u32>,
     /// The most there may be.
@@ -78,50 +88,55 @@ pub struct ConntrackFields {
 }
 
 /// A process that holds a listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "holder")]
 pub struct HolderFields {
-    /// Process id in the initial pid namespace.
+    /// Process id as the host sees it.
     pub pid: u32,
-    /// Name.
+    /// Its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comm: Option<String>,
 }
 
-/// The other end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The other end of the connection: the client, or where a connect failed, what was to be connected to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "peer", extend("minProperties" = 1))]
 pub struct PeerFields {
-    /// IP address, or the context id of a vsock.
+    /// IP address; of a vsock, the context id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// Port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u32>,
-    /// AF_UNIX: path, or `@name`.
+    /// AF_UNIX: path, or @name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
 }
 
 /// A process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "process")]
 pub struct ProcessFields {
-    /// Process id in the initial pid namespace.
+    /// Process id as the host sees it.
     pub pid: u32,
-    /// Process id in its own pid namespace, where that is another.
+    /// Process id as its own pid namespace sees it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_pid: Option<u32>,
-    /// Start, RFC 3339.
+    /// Start of the process.
+    #[schemars(with = "Option<Time>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<String>,
     /// Failing thread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tid: Option<u32>,
-    /// Name.
+    /// Name of the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comm: Option<String>,
     /// Name of the failing thread, where it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
-    /// True where the process is a kernel worker whose program could not be found.
+    /// The process is a kernel worker; its program could not be found.
+    #[schemars(extend("const" = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_worker: Option<bool>,
     /// Path of the executable.
@@ -148,7 +163,8 @@ pub struct ProcessFields {
 }
 
 /// A parent process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "parent")]
 pub struct ParentFields {
     /// Process id in the initial pid namespace.
     pub pid: u32,
@@ -158,11 +174,13 @@ pub struct ParentFields {
 }
 
 /// A container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "container")]
 pub struct ContainerFields {
     /// Id.
     pub id: String,
     /// Runtime.
+    #[schemars(with = "Option<RuntimeName>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<&'static str>,
     /// Name.
@@ -177,7 +195,8 @@ pub struct ContainerFields {
 }
 
 /// A Kubernetes pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "pod", extend("minProperties" = 1))]
 pub struct PodFields {
     /// Kubernetes' uid.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -191,36 +210,40 @@ pub struct PodFields {
 }
 
 /// A listening socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "listener")]
 pub struct ListenerFields {
     /// Inode number of the socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inode: Option<u64>,
-    /// Descriptor that accept was called on.
+    /// Descriptor that accept was called on, any number a program may pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fd: Option<i32>,
     /// `inet`, `inet6`, `unix`, `vsock`, or the number.
+    #[schemars(extend("pattern" = r"^(inet|inet6|unix|vsock|\d+)$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
     /// `stream`, `seqpacket`, …, or the number.
+    #[schemars(extend("pattern" = r"^(stream|dgram|raw|rdm|seqpacket|dccp|\d+)$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
     /// `tcp`, `mptcp`, …, or the number; absent for families without protocols.
+    #[schemars(extend("pattern" = r"^(tcp|udp|dccp|sctp|smc|mptcp|\d+)$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
-    /// IP address, or the context id of a vsock.
+    /// IP address; context id of a vsock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// Port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u32>,
-    /// Path, or `@name`.
+    /// Path of an AF_UNIX listener; an abstract name as @name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Inode number of the network namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<u32>,
-    /// Connections waiting.
+    /// Connections waiting to be accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<u32>,
     /// The most that may wait.
@@ -229,18 +252,20 @@ pub struct ListenerFields {
 }
 
 /// Descriptors of a process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "fd", extend("minProperties" = 1))]
 pub struct FdFields {
-    /// Open descriptors.
+    /// Open descriptors of the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used: Option<u64>,
-    /// The soft limit that decided.
+    /// Soft RLIMIT_NOFILE that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// True where the limit is "unlimited" and has no number.
+    /// The limit is unlimited and has no number.
+    #[schemars(extend("const" = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unlimited: Option<bool>,
-    /// io_uring only: whether the limit is a copy from when the accept was armed.
+    /// io_uring: the limit is a copy from when the accept was armed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_copied: Option<bool>,
 }

@@ -3,11 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
     Clock, Failures, FdFields, HoldingsFields, Hook, KeyFields, ListenerFields, ListeningFields,
-    Lost, PeerFields, Run, SCHEMA, WaitFields, Waits, clock::rfc3339,
+    Lost, PeerFields, Run, SCHEMA, WaitFields, Waits,
+    clock::rfc3339,
+    names::{ReasonCode, Time},
 };
 use crate::{
     attribute::{Who, holdings::Holdings},
@@ -16,11 +19,13 @@ use crate::{
 };
 
 /// What every line begins with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 struct Head {
     schema: &'static str,
     r#type: &'static str,
+    #[schemars(with = "Time")]
     time: String,
+    /// Name of the host.
     host: String,
 }
 
@@ -36,15 +41,20 @@ impl Head {
 }
 
 /// An exemplar: one failure in full.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "event")]
 pub struct Event {
     #[serde(flatten)]
     head: Head,
+    /// When, nanoseconds of CLOCK_MONOTONIC.
     monotonic_ns: u64,
     #[serde(flatten)]
     key: KeyFields,
+    /// How long the connection waited, or a stall lasts, nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     waited_ns: Option<u64>,
+    /// Of queue.stalled, fd.pressure and fd.table_pressure only; what ended is not one more failure.
+    #[schemars(extend("enum" = ["began", "ended"]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,7 +98,8 @@ impl Event {
 }
 
 /// Exact growth of one key since its last record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "count")]
 pub struct CountRecord {
     #[serde(flatten)]
     head: Head,
@@ -107,12 +118,14 @@ impl CountRecord {
     }
 }
 
-/// How many connections more were accepted at a listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// How many connections more were accepted at a listener. Only in what the daemon records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "accepted")]
 pub struct AcceptedRecord {
     #[serde(flatten)]
     head: Head,
     listener: ListenerFields,
+    /// Connections that were accepted there since the last such record.
     count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     waited: Option<WaitFields>,
@@ -137,14 +150,19 @@ impl AcceptedRecord {
     }
 }
 
-/// A run that is recorded began, goes on in another file, or ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A run that is recorded began, goes on in another file, or ended. Only in what the daemon records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "run")]
 pub struct RunRecord {
     #[serde(flatten)]
     head: Head,
+    /// continued: in another file.
+    #[schemars(extend("enum" = ["began", "continued", "ended"]))]
     state: &'static str,
+    /// Version of turnaway.
     version: &'static str,
-    /// Connections that are accepted are recorded where rules ask for them.
+    /// Accepted connections are seen, and recorded where rules ask for them: a listener without such a
+    /// record accepted none.
     accepts: bool,
     /// What could not be kept, at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,30 +206,42 @@ impl RunRecord {
     }
 }
 
-/// That turnaway lives, and what it sees: a reader must tell silence from blindness.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// That turnaway lives, and what it sees: a reader must tell silence from blindness. Only in what goes to a
+/// stream.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "heartbeat")]
 pub struct HeartbeatRecord {
     #[serde(flatten)]
     head: Head,
+    #[schemars(with = "Time")]
     since: String,
     uptime_s: f64,
+    /// Version of turnaway.
     version: &'static str,
+    /// Release of the kernel.
     kernel: String,
     hooks: Vec<Hook>,
+    /// Failures since the last one, by reason; a reason without any is absent.
     counts: BTreeMap<&'static str, u64>,
+    /// Reasons that were watched since the last one without loss, of which nothing was counted.
+    #[schemars(extend("uniqueItems" = true), with = "Vec<ReasonCode>")]
     ruled_out: Vec<&'static str>,
+    /// Reasons that cannot be watched, or not of all programs.
     blind: Vec<Blind>,
     lost: Lost,
+    /// Listeners that were seen to accept.
     #[serde(skip_serializing_if = "Option::is_none")]
     listeners: Option<usize>,
 }
 
 /// A reason that cannot be watched, or not of all programs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "blind")]
 pub struct Blind {
     /// Its code.
+    #[schemars(with = "ReasonCode")]
     pub reason: &'static str,
-    /// Why, in words.
+    /// In words that may change with any version.
     pub why: String,
 }
 
@@ -256,22 +286,28 @@ impl HeartbeatRecord {
     }
 }
 
-/// A program ran, or runs, for longer than a moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A program ran, or runs, for longer than a moment. Only in what the daemon records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "program")]
 pub struct ProgramRecord {
     #[serde(flatten)]
     head: Head,
     pid: u32,
+    /// Its name.
     program: String,
+    #[schemars(with = "Time")]
     started: String,
+    #[schemars(with = "Option<Time>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     ended: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exe: Option<String>,
+    /// Its arguments, without what looks like a secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     argv: Option<String>,
+    /// Name of its parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<String>,
 }
@@ -295,15 +331,26 @@ impl ProgramRecord {
 }
 
 /// One key and what it came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "total")]
 pub struct SummaryTotal {
     #[serde(flatten)]
     key: KeyFields,
+    /// Failures, exemplars included.
+    #[schemars(range(min = 1))]
     count: u64,
+    /// First of them.
+    #[schemars(with = "Time")]
     first: String,
+    /// Last of them.
+    #[schemars(with = "Time")]
     last: String,
+    /// The longest wait, or stall, nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     waited_max_ns: Option<u64>,
+    /// Only the sum over several listeners is exact, not this part of it; of net.conntrack_full: at most so
+    /// many.
+    #[schemars(extend("const" = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     approximate: Option<bool>,
 }
@@ -329,15 +376,20 @@ impl SummaryTotal {
 }
 
 /// Last line of a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "summary")]
 pub struct Summary {
     #[serde(flatten)]
     head: Head,
+    /// How long hooks were in place, seconds.
     duration_s: f64,
+    /// Exact totals, most failures first.
     totals: Vec<SummaryTotal>,
+    /// Failures of keys that were too many to be told apart.
     other: u64,
     lost: Lost,
     hooks: Vec<Hook>,
+    /// What went well at listeners, those that accepted most first.
     listeners: Vec<ListeningFields>,
 }
 

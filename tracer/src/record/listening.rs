@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use turnaway_common::{ListenerStats, failure::WAIT_SLOTS};
 
@@ -147,7 +148,8 @@ impl Waits {
 
 /// What is known of the waits at one or several listeners: each number is one that the wait was
 /// shorter than, a power of two of the kernel's tick, and not the wait itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "waits")]
 pub struct Percentiles {
     /// Connections that were accepted and whose wait is known.
     pub count: u64,
@@ -173,28 +175,35 @@ impl Percentiles {
 }
 
 /// A listener in a summary.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "listening")]
 pub struct ListeningFields {
     /// The listener; `queue` is how many waited when it was first seen.
     listener: ListenerFields,
-    /// Whose it is.
+    /// The process that accepts there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
+    /// Its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     comm: Option<String>,
+    /// Connections that were accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<u64>,
+    /// Connections that were accepted and closed by the program at once, unused.
     #[serde(skip_serializing_if = "Option::is_none")]
     shed: Option<u64>,
+    /// SYN cookies that were sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     cookies: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waited: Option<WaitFields>,
 }
 
-/// How long connections waited.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// How long connections waited in the accept queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "waited")]
 pub struct WaitFields {
+    /// The longest wait, nanoseconds.
     max_ns: u64,
     histogram: Vec<SlotFields>,
 }
@@ -216,9 +225,12 @@ impl WaitFields {
 }
 
 /// One slot of a histogram.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "wait_slot")]
 pub struct SlotFields {
+    /// Upper bound, exclusive, nanoseconds.
     below_ns: u64,
+    /// Connections that waited that long, and longer than the slot before.
     count: u64,
 }
 

@@ -1,7 +1,7 @@
 //! The public records: what `--output json` writes, one object a line.
 //!
 //! `docs/records.md` documents every field and `docs/schema/turnaway-1.json` is their
-//! JSON Schema. What is unknown is left out, never zero or "".
+//! JSON Schema, which [`schema`] makes of their types. What is unknown is left out, never zero or "".
 
 mod clock;
 mod failures;
@@ -10,6 +10,8 @@ mod holdings;
 mod key;
 mod lines;
 mod listening;
+pub(crate) mod names;
+pub mod schema;
 
 pub use clock::Clock;
 pub use failures::{Failures, Hook, HookState, Lost, Run};

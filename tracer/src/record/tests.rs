@@ -241,6 +241,56 @@ pub(crate) fn validator() -> jsonschema::Validator {
 }
 
 #[test]
+fn the_published_schema_is_that_of_the_types() {
+    let published = schema();
+    let made = super::schema::all();
+    assert_eq!(
+        SCHEMA,
+        super::schema::text(&made),
+        "`cargo xtask schema` writes it"
+    );
+    for name in super::schema::TYPES {
+        let one = super::schema::of(name).expect(name);
+        let validator = jsonschema::validator_for(&one).expect("a schema");
+        let parts = one["$defs"].as_object().expect("definitions");
+        assert!(
+            parts
+                .iter()
+                .all(|(part, is)| published["$defs"][part] == *is)
+        );
+        let mut fitting = all_records()
+            .into_iter()
+            .filter(|one| validator.is_valid(one));
+        assert!(fitting.all(|record| record["type"] == name), "{name}");
+        let own = all_records()
+            .into_iter()
+            .filter(|record| record["type"] == name);
+        assert!(own.clone().count() > 0);
+        assert!(own.into_iter().all(|record| validator.is_valid(&record)));
+    }
+    assert_eq!(super::schema::of("nothing"), None);
+}
+
+/// What each definition required when it was first published, a line each. Nothing is ever taken away here.
+const REQUIRED: &str = include_str!("required-1.txt");
+
+#[test]
+fn what_was_always_there_still_is() {
+    let schema = schema();
+    for line in REQUIRED.lines() {
+        let (definition, fields) = line.split_once(": ").expect("a definition");
+        let required = schema["$defs"][definition]["required"].as_array();
+        let required = required.unwrap_or_else(|| panic!("{definition} requires nothing"));
+        for field in fields.split(' ') {
+            assert!(
+                required.iter().any(|one| one == field),
+                "{definition}.{field} may be missing now"
+            );
+        }
+    }
+}
+
+#[test]
 fn every_record_fits_the_schema() {
     let validator = validator();
     for record in all_records() {

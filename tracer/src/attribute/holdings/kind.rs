@@ -35,6 +35,24 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All.
+    pub const ALL: [Self; 14] = [
+        Self::Socket,
+        Self::File,
+        Self::Pipe,
+        Self::EventFd,
+        Self::EventPoll,
+        Self::TimerFd,
+        Self::SignalFd,
+        Self::Inotify,
+        Self::IoUring,
+        Self::Device,
+        Self::Memfd,
+        Self::PidFd,
+        Self::BpfObject,
+        Self::Other,
+    ];
+
     /// Its name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
