@@ -58,6 +58,11 @@ fn wrong_usage_is_2_and_says_what_would_do() {
     refuses(&turnaway(&["trace", "--duration", "soon"]), 2, &["30s"]);
     refuses(&turnaway(&["trace", "--nonsense"]), 2, &["--nonsense"]);
     refuses(&turnaway(&["trace", "-P", "0"]), 2, &["port 0"]);
+    refuses(
+        &turnaway(&["trace", "-o", "ecs", "--fields", "reason"]),
+        2,
+        &["--fields", "-o ecs"],
+    );
     refuses(&turnaway(&[]), 2, &["trace", "doctor"]);
 }
 

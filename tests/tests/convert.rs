@@ -1,10 +1,12 @@
-//! Recorded records in the words of others, by the command line. Nothing here needs root.
+//! Records in the words of others, by the command line: recorded, without root, and as failures happen.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use turnaway_tests::scenario::run::Actor;
 use turnaway_tests::tracer;
 
 // The same check as that of the product's own samples.
@@ -34,6 +36,67 @@ fn records(output: &Output) -> Vec<Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
+}
+
+/// What a tracer tells of a process that fails, in a format, from its start to its end.
+fn live(format: &str, act: impl FnOnce(&mut Actor)) -> Vec<Value> {
+    let program = Path::new(env!("CARGO_BIN_EXE_turnaway-scenarios"));
+    let mut actor = Actor::start(program, "emfile").unwrap();
+    let mut child = Command::new(tracer::binary().unwrap())
+        .args(["trace", "-o", format, "--reason", "accept", "-p"])
+        .arg(actor.pid().to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = turnaway_tests::lines::of(child.stderr.take().unwrap());
+    let mut said = said.iter();
+    assert!(said.any(|line| line.starts_with("tracing ")));
+    act(&mut actor);
+    turnaway_tests::sys::kill(child.id(), libc::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said: Vec<String> = said.collect();
+    assert!(output.status.success(), "{said:?}");
+    records(&output)
+}
+
+#[test]
+fn failures_are_told_in_each_format_as_they_happen() {
+    let facts = published::Ocsf::read();
+    for format in ["ecs", "ocsf"] {
+        let mut tally = 0;
+        let told = live(format, |actor| {
+            let own = actor.act().unwrap();
+            tally = own.failures.iter().map(|failures| failures.count).sum();
+        });
+        assert!(tally > 0);
+        let mut counted = 0;
+        let mut kinds = BTreeSet::new();
+        for record in &told {
+            let (wrong, kind, count) = match format {
+                "ecs" => (
+                    published::ecs(record),
+                    &record["event"]["dataset"],
+                    &record["turnaway"]["count"],
+                ),
+                _ => (
+                    facts.wrong(record),
+                    &record["metadata"]["log_name"],
+                    &record["count"],
+                ),
+            };
+            assert_eq!(wrong, Vec::<String>::new(), "{record:#}");
+            let kind = kind.as_str().unwrap();
+            if kind == "turnaway.count" {
+                counted += count.as_u64().unwrap();
+            }
+            kinds.insert(kind.to_owned());
+        }
+        assert_eq!(counted, tally, "{format}");
+        let all = ["turnaway.count", "turnaway.event", "turnaway.summary"];
+        assert_eq!(kinds, BTreeSet::from(all.map(str::to_owned)));
+    }
 }
 
 #[test]

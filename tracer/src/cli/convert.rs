@@ -34,7 +34,7 @@ pub(super) struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  turnaway trace -o json | turnaway convert --format ecs -
+  turnaway convert --format ecs tuesday.ndjson
   turnaway convert --format ocsf tuesday.ndjson > tuesday.ocsf.ndjson
 
 Exit codes: 0 read to its end (broken lines are counted and said), 1 it cannot be read, 2 wrong usage";

@@ -16,6 +16,7 @@ use crate::{
     filter::Filter,
     kernel::session,
     metrics::Listen,
+    stream::format::Format::Native,
     text::size,
     trace::{self, Format, Shown},
 };
@@ -121,7 +122,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
             },
             filter,
             format: if json {
-                Format::Json
+                Format::Records(Native)
             } else {
                 Format::Text {
                     color: false,

@@ -19,6 +19,11 @@ pub(super) struct FieldsArgs {
 }
 
 impl FieldsArgs {
+    /// Whether any are asked for.
+    pub(super) fn is_any(&self) -> bool {
+        !self.fields.is_empty()
+    }
+
     /// The columns of text, by their numbers; none is all.
     pub(super) fn columns(&self) -> Result<Vec<usize>, Usage> {
         let names = Text::columns();

@@ -15,6 +15,7 @@ use crate::{
     event::Tier,
     filter::Filter,
     kernel::session,
+    stream::format::Format::Native,
     top::{self, Sort},
     trace::{self, Format},
 };
@@ -131,7 +132,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
             },
             filter: filter.clone(),
             // Nothing of it is shown.
-            format: Format::Json,
+            format: Format::Records(Native),
             shown: trace::Shown::default(),
             duration: None,
             lines: None,

@@ -5,10 +5,11 @@ use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::{ArgAction, ValueEnum};
 
-use super::{duration, fields::FieldsArgs, filter::CallArgs, output::OutputArgs};
+use super::{Usage, duration, fields::FieldsArgs, filter::CallArgs, output::ToldArgs};
 use crate::{
     event::Tier,
     kernel::session,
+    stream,
     trace::{self, Format, Shown},
 };
 
@@ -27,7 +28,7 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
-    output: OutputArgs,
+    output: ToldArgs,
 
     #[command(flatten)]
     fields: FieldsArgs,
@@ -82,6 +83,7 @@ Examples:
   turnaway trace --reason fd              who is out of descriptors, or soon will be
   turnaway trace -U www-data --fields time,reason,pid,unit
   turnaway trace --json --fields reason,process.pid,count
+  turnaway trace -o ecs -d 5m > incident.ecs.ndjson
   turnaway trace --json | jq -c 'select(.type == \"count\")'
 
 Exit codes: 0 it was told to stop, or the reader of its output has gone; 1 it cannot trace; 2 wrong usage";
@@ -105,16 +107,23 @@ fn options(args: &Args) -> Result<trace::Options> {
         dates: args.dates,
         ..Shown::default()
     };
-    if args.output.is_json() {
-        shown.fields = args.fields.paths()?;
-    } else {
-        shown.columns = args.fields.columns()?;
+    match args.output.records() {
+        Some(stream::format::Format::Native) => shown.fields = args.fields.paths()?,
+        // Their names are those of others, which nobody here can tell to be wrong.
+        Some(other) if args.fields.is_any() => {
+            let name = other.name();
+            return Err(Usage(format!(
+                "--fields is for text and for records as they are: use it without -o {name}"
+            ))
+            .into());
+        }
+        Some(_) => {}
+        None => shown.columns = args.fields.columns()?,
     }
     let terminal = std::io::stdout().is_terminal();
-    let format = if args.output.is_json() {
-        Format::Json
-    } else {
-        Format::Text {
+    let format = match args.output.records() {
+        Some(format) => Format::Records(format),
+        None => Format::Text {
             color: match args.color {
                 Color::Always => true,
                 Color::Never => false,
@@ -127,7 +136,7 @@ fn options(args: &Args) -> Result<trace::Options> {
                 .ok()
                 .map(|size| usize::from(size.ws_col))
                 .filter(|width| *width > 0),
-        }
+        },
     };
     Ok(trace::Options {
         session: session::Options {

@@ -8,6 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     advice::Advice,
@@ -27,6 +28,7 @@ use crate::{
         self,
         text::{Look, Text},
     },
+    stream::format,
     text,
 };
 
@@ -47,8 +49,8 @@ pub enum Format {
         /// Columns of the terminal, where lines have an end.
         width: Option<usize>,
     },
-    /// Records: one JSON object a line.
-    Json,
+    /// Records: one JSON object a line, in these words.
+    Records(format::Format),
 }
 
 /// What of each line is shown.
@@ -67,6 +69,8 @@ pub struct Shown {
 pub(super) struct Output {
     /// `None` renders records.
     text: Option<Text>,
+    /// In whose words records are.
+    words: format::Format,
     fields: Vec<String>,
     host: String,
     started: Instant,
@@ -103,9 +107,13 @@ pub(super) struct End<'a> {
 impl Output {
     pub(super) fn new(format: Format, shown: &Shown) -> Self {
         Self {
+            words: match format {
+                Format::Records(words) => words,
+                Format::Text { .. } => format::Format::Native,
+            },
             fields: shown.fields.clone(),
             text: match format {
-                Format::Json => None,
+                Format::Records(_) => None,
                 Format::Text {
                     color,
                     terminal,
@@ -254,8 +262,14 @@ impl Output {
     /// A record as a line, or what of it is to be shown.
     fn json(&self, record: &impl Serialize) -> Option<String> {
         // Records hold strings, numbers and lists only: nothing that JSON cannot say.
-        let line = serde_json::to_string(record).unwrap_or_default();
-        record::only(line, &self.fields)
+        if self.words == format::Format::Native {
+            let line = serde_json::to_string(record).unwrap_or_default();
+            return record::only(line, &self.fields);
+        }
+        let Ok(Value::Object(record)) = serde_json::to_value(record) else {
+            return None;
+        };
+        serde_json::to_string(&format::convert(self.words, record)).ok()
     }
 }
 
