@@ -1,16 +1,20 @@
-//! What it costs to stream records to a file: `cargo run --release --example stream_rate -- FILE`.
+//! What it costs to stream records to a file: `cargo run --release --example stream_rate -- FILE [FORMAT]`.
 //!
-//! Pushes 100 000 records a second for ten seconds, as whoever captures does, and says how much processor
-//! time all threads took together.
+//! Pushes a million records in each format as whoever captures does, at most 100 000 a second and no faster than
+//! they are written, and says how much processor time all threads took together. It is that which counts: how
+//! long it takes on the clock depends on what else the machine does.
 
 use std::{
+    fs,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum as _;
 use jiff::Timestamp;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde_json::{Value, json};
 use turnaway::{
     alert::Severity,
@@ -18,56 +22,78 @@ use turnaway::{
         Streams,
         config::{Config, understand},
         entry::Kind,
+        format::Format,
         privacy::Privacy,
     },
 };
 
-const RATE: u64 = 100_000;
-const SECONDS: u64 = 10;
-/// Records are pushed in pieces: so many a second.
-const PIECES: u64 = 100;
+const RECORDS: u32 = 1_000_000;
+const RATE: u32 = 100_000;
+/// Records are pushed in pieces of so many.
+const PIECE: u32 = 1_000;
+/// So many wait at most: the queue has room for them.
+const WAITING: u64 = 20_000;
 
 fn main() -> Result<()> {
-    let file = std::env::args().nth(1).context("give the file to write")?;
+    let mut arguments = std::env::args().skip(1);
+    let file = arguments.next().context("give the file to write")?;
     let file = std::path::absolute(file)?;
+    let formats = match arguments.next() {
+        Some(name) => vec![Format::from_str(&name, true).map_err(anyhow::Error::msg)?],
+        None => Format::ALL.to_vec(),
+    };
+    for format in formats {
+        measure(&file, format)?;
+    }
+    Ok(())
+}
+
+fn measure(file: &Path, format: Format) -> Result<()> {
+    let name = format.name();
     let config: Config = serde_json::from_value(json!({
-        "type": "file", "path": file, "size": "1G", "queue": 200_000, "batch": 4096,
+        "type": "file", "path": file, "size": "4G", "queue": 200_000, "batch": 4096, "format": name,
     }))?;
     let mut streams = Streams::start(&understand(&[config], &Privacy::default())?, None)?;
     let record = record();
     let cpu = || clock_gettime(ClockId::ProcessCPUTime);
     let own = || clock_gettime(ClockId::ThreadCPUTime);
     let (before, own_before, begun) = (cpu(), own(), Instant::now());
-    for piece in 0..SECONDS * PIECES {
-        let due = begun + Duration::from_secs(piece) / u32::try_from(PIECES)?;
+    for piece in 0..RECORDS / PIECE {
+        let due = begun + Duration::from_secs(1) * (piece * PIECE) / RATE;
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        for _ in 0..RATE / PIECES {
+        while streams.health()[0].waiting > WAITING {
+            thread::sleep(Duration::from_millis(1));
+        }
+        for _ in 0..PIECE {
             let (severity, reason) = (Some(Severity::Warning), Some("accept.emfile"));
             streams.push(Kind::Event, severity, reason, Timestamp::now(), &record);
         }
     }
-    let took = begun.elapsed();
     let health = streams
-        .stop(Instant::now() + Duration::from_secs(30))
+        .stop(Instant::now() + Duration::from_mins(1))
         .remove(0);
-    let seconds = |from: rustix::time::Timespec, to: rustix::time::Timespec| {
-        Duration::try_from(to - from).map(|time| time.as_secs_f64())
-    };
+    let took = begun.elapsed().as_secs_f64();
     let (all, own) = (seconds(before, cpu())?, seconds(own_before, own())?);
-    let sent = RATE * SECONDS;
+    let each = |seconds: f64| seconds * 1e6 / f64::from(RECORDS);
     println!(
-        "{sent} records in {:.2} s: {} delivered, {} lost; {:.2} s of processor time, {:.2} of it \
-         where they are pushed: {:.2} cores, {:.2} us a record",
-        took.as_secs_f64(),
+        "{name}: {:.2} us of processor time a record, {:.2} of it where they are pushed; at {RATE} a \
+         second {:.2} cores. {} delivered in {took:.1} s, {} lost, {} bytes each",
+        each(all),
+        each(own),
+        each(all) * f64::from(RATE) / 1e6,
         health.delivered,
         health.overflowed,
-        all,
-        own,
-        all / took.as_secs_f64(),
-        all * 1e6 / 1e6_f64.max(f64::from(u32::try_from(sent)?)),
+        fs::metadata(file)?.len() / u64::from(RECORDS),
     );
-    ensure!(health.delivered == sent, "not all were delivered");
-    Ok(())
+    ensure!(
+        health.delivered == u64::from(RECORDS),
+        "not all were delivered"
+    );
+    Ok(fs::remove_file(file)?)
+}
+
+fn seconds(from: Timespec, to: Timespec) -> Result<f64> {
+    Ok(Duration::try_from(to - from)?.as_secs_f64())
 }
 
 /// A record as they are: an exemplar of a process in a container.
