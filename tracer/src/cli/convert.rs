@@ -7,13 +7,12 @@ use std::{
 };
 
 use anyhow::Result;
-use serde_json::{Map, Value};
 
 use super::replay::{input, unless_broken_pipe};
 use crate::{
     record::SCHEMA,
     replay,
-    stream::format::{Format, convert},
+    stream::format::{Format, Object, convert},
     text,
 };
 
@@ -71,14 +70,14 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The record of a line; none of an empty one.
-fn record(line: &str) -> Result<Option<Map<String, Value>>, String> {
+fn record(line: &str) -> Result<Option<Object>, String> {
     if line.trim().is_empty() {
         return Ok(None);
     }
-    let record: Map<String, Value> =
+    let record: Object =
         serde_json::from_str(line).map_err(|error| format!("it is no JSON object: {error}"))?;
     match record.get("schema") {
-        Some(schema) if schema == SCHEMA => Ok(Some(record)),
+        Some(schema) if schema.as_str() == Some(SCHEMA) => Ok(Some(record)),
         _ => Err(format!("it is no record: its `schema` is not {SCHEMA:?}")),
     }
 }

@@ -8,7 +8,6 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::{
     advice::Advice,
@@ -266,9 +265,8 @@ impl Output {
             let line = serde_json::to_string(record).unwrap_or_default();
             return record::only(line, &self.fields);
         }
-        let Ok(Value::Object(record)) = serde_json::to_value(record) else {
-            return None;
-        };
+        let line = serde_json::to_string(record).ok()?;
+        let record = serde_json::from_str(&line).ok()?;
         serde_json::to_string(&format::convert(self.words, record)).ok()
     }
 }

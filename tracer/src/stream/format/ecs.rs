@@ -2,12 +2,11 @@
 
 use std::net::IpAddr;
 
-use serde_json::{Value, json};
-
 use super::{
     meaning::{Meaning, Outcome, Side, What},
     object::{
-        Object, is_of_all, number, object, put, put_back, take_number, take_object, take_text, text,
+        Object, Text, Value, copy, is_of_all, number, object, put, put_back, take_number,
+        take_object, take_text, text,
     },
     record::{self, Severity},
 };
@@ -24,8 +23,8 @@ pub(super) fn convert(mut native: Object) -> Object {
     let mut event = of_event(&native, code.as_deref(), meaning);
     let mut host = Object::new();
     let name = take_text(&mut native, "host");
-    put(&mut host, "hostname", name.as_deref());
-    put(&mut host, "name", name.as_deref());
+    put(&mut host, "hostname", name.clone());
+    put(&mut host, "name", name.clone());
     connection(&mut ecs, &native, meaning);
     process(&mut ecs, &mut native, name.as_deref());
     error(&mut ecs, &mut native, meaning);
@@ -37,7 +36,7 @@ pub(super) fn convert(mut native: Object) -> Object {
     }
     heartbeat(&mut ecs, &mut host, &mut native);
     put(&mut ecs, "@timestamp", take_text(&mut native, "time"));
-    put(&mut ecs, "ecs", json!({ "version": VERSION }));
+    put(&mut ecs, "ecs", Object::of("version", VERSION));
     put(&mut ecs, "event", event);
     put(&mut ecs, "host", host);
     put(&mut ecs, "turnaway", native);
@@ -66,7 +65,7 @@ fn of_event(native: &Object, code: Option<&str>, meaning: Option<Meaning>) -> Ob
     put(&mut event, "dataset", format!("turnaway.{kind}"));
     put(&mut event, "severity", Severity::of(native, code).number());
     if let Some(meaning) = meaning {
-        put(&mut event, "code", code);
+        put(&mut event, "code", code.map(str::to_owned));
         put(&mut event, "reason", meaning.says);
         let outcome = match record::outcome(native, Some(meaning)) {
             Outcome::Failure => "failure",
@@ -77,11 +76,9 @@ fn of_event(native: &Object, code: Option<&str>, meaning: Option<Meaning>) -> Ob
     }
     // An event's own time is when it happened; others are made when they say.
     if kind != "event" {
-        put(&mut event, "created", text(native, "time"));
+        put(&mut event, "created", copy(native, "time"));
     }
     let (start, end) = span(native, kind);
-    put(&mut event, "start", start.as_deref());
-    put(&mut event, "end", end.as_deref());
     let times = start
         .as_deref()
         .and_then(parse)
@@ -90,6 +87,8 @@ fn of_event(native: &Object, code: Option<&str>, meaning: Option<Meaning>) -> Ob
         let ns = i64::try_from(end.duration_since(start).as_nanos()).ok();
         put(&mut event, "duration", ns.filter(|ns| *ns >= 0));
     }
+    put(&mut event, "start", start);
+    put(&mut event, "end", end);
     match kind {
         "incident" => {
             let action = match text(native, "status") {
@@ -99,7 +98,9 @@ fn of_event(native: &Object, code: Option<&str>, meaning: Option<Meaning>) -> Ob
             };
             put(&mut event, "action", action);
         }
-        "heartbeat" | "summary" | "run" | "program" => put(&mut event, "action", kind),
+        "heartbeat" | "summary" | "run" | "program" => {
+            put(&mut event, "action", kind.to_owned());
+        }
         _ => {}
     }
     event
@@ -185,7 +186,7 @@ fn connection(ecs: &mut Object, native: &Object, meaning: Option<Meaning>) {
     put(
         &mut network,
         "transport",
-        listener.and_then(|one| text(one, "protocol")),
+        listener.and_then(|one| copy(one, "protocol")),
     );
     let address = far.and_then(|far| text(far, "address"));
     let address: Option<IpAddr> = address.and_then(|address| address.parse().ok());
@@ -202,7 +203,7 @@ fn ends(ecs: &mut Object, from: Option<Object>, to: Option<Object>) {
     let ips = [&from, &to].into_iter().flatten();
     let ips: Vec<_> = ips.filter_map(|end| end.get("ip").cloned()).collect();
     if !ips.is_empty() {
-        put(ecs, "related", json!({ "ip": ips }));
+        put(ecs, "related", Object::of("ip", ips));
     }
     if let Some(from) = from {
         put(ecs, "client", from.clone());
@@ -218,7 +219,11 @@ fn ends(ecs: &mut Object, from: Option<Object>, to: Option<Object>) {
 fn endpoint(native: &Object) -> Object {
     let mut end = Object::new();
     let address = text(native, "address");
-    put(&mut end, "address", text(native, "path").or(address));
+    put(
+        &mut end,
+        "address",
+        copy(native, "path").or_else(|| copy(native, "address")),
+    );
     let ip: Option<IpAddr> = address.and_then(|address| address.parse().ok());
     put(&mut end, "ip", ip.map(|ip| ip.to_string()));
     put(
@@ -268,11 +273,11 @@ fn process(ecs: &mut Object, native: &mut Object, host: Option<&str>) {
     put(&mut process, "parent", parent_process);
     put_back(&mut left, "parent", parent);
     let user = take_number(&mut left, "uid", MOST)
-        .map(|uid| uid.to_string())
+        .map(|uid| Text::from(uid.to_string()))
         .or_else(|| take_text(&mut left, "uid_hash"));
     if let Some(user) = user {
-        put(&mut process, "user", json!({ "id": user }));
-        put(ecs, "user", json!({ "id": user }));
+        put(&mut process, "user", Object::of("id", user.clone()));
+        put(ecs, "user", Object::of("id", user));
     }
     let mut service = Object::new();
     put(&mut service, "name", take_text(&mut left, "unit"));
@@ -310,7 +315,7 @@ fn container(ecs: &mut Object, process: &mut Object) {
     put(&mut container, "name", take_text(&mut left, "name"));
     put(&mut container, "runtime", take_text(&mut left, "runtime"));
     if let Some(image) = take_text(&mut left, "image") {
-        put(&mut container, "image", json!({ "name": image }));
+        put(&mut container, "image", Object::of("name", image));
     }
     let (mut resource, mut orchestrator) = (Object::new(), Object::new());
     // An incident has namespace and name in one.
@@ -318,8 +323,8 @@ fn container(ecs: &mut Object, process: &mut Object) {
         let (namespace, name) = pod
             .split_once('/')
             .map_or((None, pod), |(namespace, name)| (Some(namespace), name));
-        put(&mut orchestrator, "namespace", namespace);
-        put(&mut resource, "name", name);
+        put(&mut orchestrator, "namespace", namespace.map(str::to_owned));
+        put(&mut resource, "name", name.to_owned());
     }
     let mut pod = take_object(&mut left, "pod");
     put(

@@ -6,6 +6,7 @@
 //! neither does what a later version adds.
 
 mod ecs;
+mod json;
 mod meaning;
 mod object;
 mod ocsf;
@@ -15,7 +16,8 @@ mod record;
 pub(crate) mod tests;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+
+pub use json::{Object, Value};
 
 /// In whose words records are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -48,7 +50,7 @@ impl Format {
 /// A native record (docs/records.md) in a format. It does not fail: what is not as it should be stays
 /// where all is that has no field in the format.
 #[must_use]
-pub fn convert(format: Format, record: Map<String, Value>) -> Map<String, Value> {
+pub fn convert(format: Format, record: Object) -> Object {
     match format {
         Format::Native => record,
         Format::Ecs => ecs::convert(record),

@@ -2,15 +2,12 @@
 
 use std::net::IpAddr;
 
-use serde_json::{Map, Value};
-
-/// An object of JSON.
-pub(super) type Object = Map<String, Value>;
+pub(super) use super::json::{Object, Text, Value};
 
 /// Adds a field, unless nothing is known of it.
-pub(super) fn put(object: &mut Object, name: &str, value: impl Into<Maybe>) {
+pub(super) fn put(object: &mut Object, name: impl Into<Text>, value: impl Into<Maybe>) {
     if let Maybe(Some(value)) = value.into() {
-        object.insert(name.to_owned(), value);
+        object.insert(name, value);
     }
 }
 
@@ -35,8 +32,8 @@ impl From<Object> for Maybe {
     }
 }
 
-impl From<&str> for Maybe {
-    fn from(text: &str) -> Self {
+impl From<&'static str> for Maybe {
+    fn from(text: &'static str) -> Self {
         Self(Some(text.into()))
     }
 }
@@ -53,39 +50,51 @@ impl From<Option<String>> for Maybe {
     }
 }
 
-impl From<Option<&str>> for Maybe {
-    fn from(text: Option<&str>) -> Self {
+impl From<Option<&'static str>> for Maybe {
+    fn from(text: Option<&'static str>) -> Self {
+        Self(text.map(Value::from))
+    }
+}
+
+impl From<Text> for Maybe {
+    fn from(text: Text) -> Self {
+        Self(Some(text.into()))
+    }
+}
+
+impl From<Option<Text>> for Maybe {
+    fn from(text: Option<Text>) -> Self {
         Self(text.map(Value::from))
     }
 }
 
 impl From<i32> for Maybe {
     fn from(number: i32) -> Self {
-        Self(Some(number.into()))
+        Self(Some(Value::Number(number.into())))
     }
 }
 
 impl From<u64> for Maybe {
     fn from(number: u64) -> Self {
-        Self(Some(number.into()))
+        Self(Some(Value::Number(number.into())))
     }
 }
 
 impl From<Option<u64>> for Maybe {
     fn from(number: Option<u64>) -> Self {
-        Self(number.map(Value::from))
+        Self(number.map(|number| Value::Number(number.into())))
     }
 }
 
 impl From<i64> for Maybe {
     fn from(number: i64) -> Self {
-        Self(Some(number.into()))
+        Self(Some(Value::Number(number.into())))
     }
 }
 
 impl From<Option<i64>> for Maybe {
     fn from(number: Option<i64>) -> Self {
-        Self(number.map(Value::from))
+        Self(number.map(|number| Value::Number(number.into())))
     }
 }
 
@@ -108,7 +117,7 @@ pub(super) fn take_object(object: &mut Object, name: &str) -> Object {
 }
 
 /// Takes a text out; what is none stays.
-pub(super) fn take_text(object: &mut Object, name: &str) -> Option<String> {
+pub(super) fn take_text(object: &mut Object, name: &str) -> Option<Text> {
     match object.remove(name)? {
         Value::String(text) => Some(text),
         other => {
@@ -143,6 +152,11 @@ pub(super) fn object<'a>(object: &'a Object, name: &str) -> Option<&'a Object> {
 /// A text in an object.
 pub(super) fn text<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
     object.get(name)?.as_str()
+}
+
+/// The same, for another object to keep.
+pub(super) fn copy(object: &Object, name: &str) -> Option<Text> {
+    text(object, name).map(|text| text.to_owned().into())
 }
 
 /// A number in an object.

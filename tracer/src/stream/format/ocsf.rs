@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
 use super::{
     meaning::{Meaning, Outcome, Side, What},
     object::{
-        Object, is_of_all, number, object, put, put_back, take_number, take_object, take_text, text,
+        Object, Text, Value, copy, is_of_all, number, object, put, put_back, take_number,
+        take_object, take_text, text,
     },
     record::{self, Severity},
 };
@@ -93,7 +93,7 @@ pub(super) fn convert(mut native: Object) -> Object {
         finding(&mut ocsf, &native, meaning, &process, host.as_deref());
     }
     if !process.is_empty() {
-        put(&mut ocsf, "actor", json!({ "process": process }));
+        put(&mut ocsf, "actor", Object::of("process", process));
     }
     times(&mut ocsf, &mut native, &kind);
     put(&mut ocsf, "device", device(host.as_deref(), &mut native));
@@ -105,19 +105,19 @@ pub(super) fn convert(mut native: Object) -> Object {
     put(
         &mut product,
         "version",
-        version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION")),
+        version.unwrap_or(env!("CARGO_PKG_VERSION").into()),
     );
     put(&mut metadata, "product", product);
     put(&mut metadata, "version", VERSION);
     put(&mut metadata, "uid", take_text(&mut native, "record_id"));
     put(&mut metadata, "event_code", code);
     put(&mut metadata, "log_name", format!("turnaway.{kind}"));
-    put(&mut metadata, "log_version", text(&native, "schema"));
-    let mut profiles = vec!["datetime", "host"];
+    put(&mut metadata, "log_version", copy(&native, "schema"));
+    let mut profiles: Vec<Value> = vec!["datetime".into(), "host".into()];
     if has_container {
-        profiles.push("container");
+        profiles.push("container".into());
     }
-    put(&mut metadata, "profiles", json!(profiles));
+    put(&mut metadata, "profiles", profiles);
     put(&mut ocsf, "metadata", metadata);
     put(&mut ocsf, "unmapped", native);
     ocsf
@@ -133,7 +133,7 @@ fn classify(
 ) {
     let (id, name) = activity(class, native, kind, meaning);
     put(ocsf, "activity_id", id);
-    put(ocsf, "activity_name", name);
+    put(ocsf, "activity_name", name.to_owned());
     put(ocsf, "class_uid", class.uid);
     put(ocsf, "class_name", class.name);
     put(ocsf, "category_uid", class.uid / 1_000);
@@ -156,7 +156,7 @@ fn classify(
     };
     put(ocsf, "status_id", status);
     put(ocsf, "status", name);
-    put(ocsf, "status_code", text(native, "errno"));
+    put(ocsf, "status_code", copy(native, "errno"));
     put(ocsf, "status_detail", meaning.map(|meaning| meaning.says));
 }
 
@@ -222,7 +222,7 @@ fn connection(ocsf: &mut Object, native: &Object, meaning: Option<Meaning>, host
     put(&mut info, "direction_id", direction.0);
     put(&mut info, "direction", direction.1);
     let protocol = listener.and_then(|listener| text(listener, "protocol"));
-    put(&mut info, "protocol_name", protocol);
+    put(&mut info, "protocol_name", protocol.map(str::to_owned));
     put(
         &mut info,
         "protocol_num",
@@ -261,7 +261,10 @@ fn endpoint(native: &Object) -> Option<Object> {
     match address.and_then(|address| address.parse::<IpAddr>().ok()) {
         Some(ip) => put(&mut end, "ip", ip.to_string()),
         // A path, or what is no address of the Internet.
-        None => put(&mut end, "name", text(native, "path").or(address)),
+        None => {
+            let name = text(native, "path").or(address);
+            put(&mut end, "name", name.map(str::to_owned));
+        }
     }
     if end.is_empty() {
         return None;
@@ -276,7 +279,7 @@ fn here(listener: Option<&Object>, host: Option<&str>) -> Option<Object> {
     if end.get("ip").and_then(Value::as_str).is_some_and(is_of_all) {
         end.remove("ip");
     }
-    put(&mut end, "hostname", host);
+    put(&mut end, "hostname", host.map(str::to_owned));
     if let Some(listener) = listener.filter(|_| !end.is_empty()) {
         put(&mut end, "port", port(listener));
     }
@@ -319,9 +322,9 @@ fn process(native: &mut Object, from: &str, host: Option<&str>) -> Object {
             take_text(&mut left, "start_time"),
         );
     }
-    let user = take_number(&mut left, "uid", u64::MAX).map(|uid| uid.to_string());
+    let user = take_number(&mut left, "uid", u64::MAX).map(|uid| Text::from(uid.to_string()));
     if let Some(user) = user.or_else(|| take_text(&mut left, "uid_hash")) {
-        put(&mut process, "user", json!({ "uid": user }));
+        put(&mut process, "user", Object::of("uid", user));
     }
     let mut parent = take_object(&mut left, "parent");
     if let Some(pid) = take_number(&mut parent, "pid", MOST) {
@@ -353,11 +356,9 @@ fn container(process: &mut Object) -> Object {
     if !container.is_empty() {
         put(&mut container, "runtime", take_text(&mut left, "runtime"));
         if let Some(image) = take_text(&mut left, "image") {
-            put(
-                &mut container,
-                "image",
-                json!({ "name": image, "uid": image }),
-            );
+            let mut named = Object::of("name", image.clone());
+            put(&mut named, "uid", image);
+            put(&mut container, "image", named);
         }
         let mut pod = take_object(&mut left, "pod");
         if let Some(uid) = pod.get("uid").and_then(Value::as_str)
@@ -386,7 +387,11 @@ fn is_uuid(text: &str) -> bool {
 /// The host.
 fn device(host: Option<&str>, native: &mut Object) -> Object {
     let mut device = Object::new();
-    put(&mut device, "hostname", host.unwrap_or("unknown"));
+    put(
+        &mut device,
+        "hostname",
+        host.unwrap_or("unknown").to_owned(),
+    );
     put(&mut device, "type_id", 0);
     put(&mut device, "type", "Unknown");
     let mut os = Object::new();
@@ -426,10 +431,10 @@ fn take_time(native: &mut Object, name: &str) -> Option<Timestamp> {
     Some(time)
 }
 
-fn put_time(object: &mut Object, name: &str, time: Option<Timestamp>) {
+fn put_time(object: &mut Object, name: &'static str, time: Option<Timestamp>) {
     if let Some(time) = time {
         put(object, name, milliseconds(time));
-        put(object, &format!("{name}_dt"), format!("{time:.9}"));
+        put(object, format!("{name}_dt"), format!("{time:.9}"));
     }
 }
 
@@ -447,7 +452,11 @@ fn finding(
 ) {
     let mut info = Object::new();
     // An incident that has none is no record of ours.
-    put(&mut info, "uid", text(native, "id").unwrap_or("unknown"));
+    put(
+        &mut info,
+        "uid",
+        copy(native, "id").unwrap_or("unknown".into()),
+    );
     let says = meaning.map_or("connections are turned away", |meaning| meaning.says);
     let name = text(process, "name").map(crate::incident::plain);
     put(
@@ -455,7 +464,7 @@ fn finding(
         "title",
         format!("{}: {says}", name.as_deref().or(host).unwrap_or("a host")),
     );
-    put(&mut info, "desc", text(native, "statement"));
+    put(&mut info, "desc", copy(native, "statement"));
     put_time(
         &mut info,
         "first_seen_time",
@@ -476,7 +485,7 @@ fn finding(
         .filter_map(|reason| {
             reason
                 .get("reason")
-                .filter(|reason| reason.is_string())
+                .filter(|reason| reason.as_str().is_some())
                 .cloned()
         })
         .collect();
@@ -485,15 +494,16 @@ fn finding(
     put(ocsf, "is_alert", Value::Bool(true));
 
     let mut resource = Object::new();
-    put(&mut resource, "name", text(process, "name").or(host));
-    put(&mut resource, "uid", text(process, "uid"));
+    let name = text(process, "name").or(host);
+    put(&mut resource, "name", name.map(str::to_owned));
+    put(&mut resource, "uid", copy(process, "uid"));
     let kind = if process.is_empty() {
         "host"
     } else {
         "process"
     };
     put(&mut resource, "type", kind);
-    put(&mut resource, "hostname", host);
+    put(&mut resource, "hostname", host.map(str::to_owned));
     put(&mut resource, "role_id", 3);
     put(&mut resource, "role", "Affected");
     if ["name", "uid"]
@@ -505,15 +515,16 @@ fn finding(
 
     let listeners = native.get("listeners").and_then(Value::as_array);
     let ends = listeners.into_iter().flatten().filter_map(Value::as_object);
-    let mut evidences: Vec<Value> = ends
+    let mut evidences: Vec<Object> = ends
         .filter_map(|listener| here(Some(listener), host))
-        .map(|end| json!({ "dst_endpoint": end }))
+        .map(|end| Object::of("dst_endpoint", end))
         .collect();
     if !process.is_empty() {
         match evidences.first_mut() {
-            Some(first) => first["process"] = process.clone().into(),
-            None => evidences.push(json!({ "process": process })),
+            Some(first) => put(first, "process", process.clone()),
+            None => evidences.push(Object::of("process", process.clone())),
         }
     }
+    let evidences: Vec<Value> = evidences.into_iter().map(Value::Object).collect();
     put(ocsf, "evidences", evidences);
 }

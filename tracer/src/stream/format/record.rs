@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     meaning::{Meaning, Outcome, Side},
-    object::{Object, number, object, text},
+    object::{Object, Value, number, object, text},
 };
 use crate::{incident::plain, observation::Code};
 
@@ -97,7 +97,7 @@ pub(super) fn words(record: &Object, meaning: Option<Meaning>) -> Option<String>
             times(of_totals(record)),
             record
                 .get("duration_s")
-                .and_then(serde_json::Value::as_f64)
+                .and_then(Value::as_f64)
                 .unwrap_or(0.0)
         )),
         "program" => {
@@ -194,7 +194,7 @@ pub(super) fn place(listener: &Object) -> Option<String> {
 }
 
 fn of_totals(record: &Object) -> u64 {
-    let totals = record.get("totals").and_then(serde_json::Value::as_array);
+    let totals = record.get("totals").and_then(Value::as_array);
     let counts = totals
         .into_iter()
         .flatten()
@@ -204,17 +204,17 @@ fn of_totals(record: &Object) -> u64 {
 }
 
 fn of_heartbeat(record: &Object) -> String {
-    let hooks = record.get("hooks").and_then(serde_json::Value::as_array);
+    let hooks = record.get("hooks").and_then(Value::as_array);
     let hooks: Vec<_> = hooks.into_iter().flatten().collect();
     let attached = hooks
         .iter()
-        .filter(|hook| hook["status"] == "attached")
+        .filter(|hook| hook.get("status").and_then(Value::as_str) == Some("attached"))
         .count();
     let counts = object(record, "counts");
     let failures = counts
         .into_iter()
         .flat_map(|counts| counts.values())
-        .filter_map(serde_json::Value::as_u64)
+        .filter_map(Value::as_u64)
         .fold(0, u64::saturating_add);
     let lost = object(record, "lost").is_some_and(|lost| {
         ["ring", "map", "missed"]

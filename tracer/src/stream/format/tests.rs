@@ -29,8 +29,14 @@ fn leaves(value: &Value, into: &mut BTreeSet<String>) {
 }
 
 fn converted(format: Format, record: &Value) -> Value {
-    let record = record.as_object().expect("an object").clone();
-    Value::Object(convert(format, record))
+    // Through text, as it comes and goes.
+    let record = serde_json::from_str(&record.to_string()).expect("an object");
+    let told = serde_json::to_string(&convert(format, record)).expect("JSON");
+    // A field that is there twice would be an error of its own.
+    let fields = serde_json::from_str::<super::Object>(&told).expect("JSON");
+    let again = serde_json::to_string(&fields).expect("JSON");
+    assert_eq!(again.len(), told.len());
+    serde_json::from_str(&told).expect("JSON")
 }
 
 #[test]

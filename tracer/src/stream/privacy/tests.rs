@@ -48,7 +48,7 @@ fn told(filter: &Filter, record: &Value) -> [String; 3] {
     Format::ALL.map(|format| {
         let line = filter.line(&record.to_string());
         let record = serde_json::from_str(&line).unwrap();
-        Value::Object(convert(format, record)).to_string()
+        serde_json::to_string(&convert(format, record)).unwrap()
     })
 }
 

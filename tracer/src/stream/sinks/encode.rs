@@ -2,13 +2,11 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
-
 use super::syslog;
 use crate::stream::{
     config::{Framing, Stream, Syslog},
     entry::Entry,
-    format::{Format, convert},
+    format::{Format, Object, convert},
 };
 
 /// Makes bytes of records.
@@ -70,12 +68,12 @@ impl Encoder {
     }
 }
 
-fn told(format: Format, native: Map<String, Value>) -> String {
+fn told(format: Format, native: Object) -> String {
     // Twice as fast as to format it; there is nothing in it that JSON cannot say.
     serde_json::to_string(&convert(format, native)).unwrap_or_default()
 }
 
 /// What was written can be read: it is JSON of our own, and an object.
-fn object(entry: &Entry) -> Map<String, Value> {
+fn object(entry: &Entry) -> Object {
     serde_json::from_str(&entry.line).unwrap_or_default()
 }

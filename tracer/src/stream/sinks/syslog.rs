@@ -3,12 +3,15 @@
 use std::{fmt::Write as _, process};
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
 
 use crate::{
     alert::Severity,
     notify::syslog::{escape, name},
-    stream::{config::Syslog, entry::Entry},
+    stream::{
+        config::Syslog,
+        entry::Entry,
+        format::{Object, Value},
+    },
 };
 
 /// Of what a record says, so much is structured data: the name there, and where it is.
@@ -31,12 +34,7 @@ const FIELDS: [(&str, &str); 14] = [
 
 /// What comes before a record's JSON. That has no byte order mark, which a reader of JSON would stumble over:
 /// by the standard it is a message of an encoding that is not told. `record` is native, whatever the JSON is.
-pub(super) fn head(
-    syslog: Syslog,
-    host: &str,
-    entry: &Entry,
-    record: &Map<String, Value>,
-) -> String {
+pub(super) fn head(syslog: Syslog, host: &str, entry: &Entry, record: &Object) -> String {
     let severity = match entry.severity {
         Some(Severity::Critical) => 2,
         Some(Severity::Warning) => 4,
@@ -70,7 +68,7 @@ pub(super) fn head(
     out
 }
 
-struct Record<'a>(&'a Map<String, Value>);
+struct Record<'a>(&'a Object);
 
 impl<'a> Record<'a> {
     /// The value at a place such as `/process/pid`.

@@ -55,7 +55,8 @@ fn entry(comm: &[u8], path: &[u8], kind: Kind) -> Entry {
 
 /// The record of an entry as it is told in a format.
 fn told(format: Format, entry: &Entry) -> Value {
-    Value::Object(convert(format, serde_json::from_str(&entry.line).unwrap()))
+    let record = serde_json::from_str(&entry.line).unwrap();
+    serde_json::to_value(convert(format, record)).unwrap()
 }
 
 fn has_text(value: &Value, text: &str) -> bool {
