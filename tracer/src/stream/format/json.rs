@@ -13,6 +13,9 @@ use serde_json::Number;
 /// From so many fields on, those of one name are not looked for one by one.
 const MANY: usize = 64;
 
+/// Most objects of a record have no more fields.
+const FEW: usize = 8;
+
 /// A text, in the program or of a record.
 pub(super) type Text = Cow<'static, str>;
 
@@ -127,15 +130,14 @@ impl Object {
 
     pub(super) fn insert(&mut self, name: impl Into<Text>, value: Value) {
         let name = name.into();
-        match self.0.iter_mut().find(|(one, _)| *one == name) {
-            Some((_, before)) => *before = value,
-            None => {
-                if self.0.capacity() == 0 {
-                    self.0.reserve(8);
-                }
-                self.0.push((name, value));
-            }
+        if let Some((_, before)) = self.0.iter_mut().find(|(one, _)| *one == name) {
+            *before = value;
+            return;
         }
+        if self.0.capacity() == 0 {
+            self.0.reserve(FEW);
+        }
+        self.0.push((name, value));
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Option<Value> {

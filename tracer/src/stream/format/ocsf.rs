@@ -258,13 +258,12 @@ fn protocol_number(name: &str) -> Option<u64> {
 fn endpoint(native: &Object) -> Option<Object> {
     let mut end = Object::new();
     let address = text(native, "address");
-    match address.and_then(|address| address.parse::<IpAddr>().ok()) {
-        Some(ip) => put(&mut end, "ip", ip.to_string()),
+    if let Some(ip) = address.and_then(|address| address.parse::<IpAddr>().ok()) {
+        put(&mut end, "ip", ip.to_string());
+    } else {
         // A path, or what is no address of the Internet.
-        None => {
-            let name = text(native, "path").or(address);
-            put(&mut end, "name", name.map(str::to_owned));
-        }
+        let name = text(native, "path").or(address);
+        put(&mut end, "name", name.map(str::to_owned));
     }
     if end.is_empty() {
         return None;
@@ -508,7 +507,7 @@ fn finding(
     put(&mut resource, "role", "Affected");
     if ["name", "uid"]
         .iter()
-        .any(|name| resource.contains_key(*name))
+        .any(|name| resource.contains_key(name))
     {
         put(ocsf, "resources", vec![resource.into()]);
     }

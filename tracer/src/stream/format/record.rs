@@ -213,7 +213,7 @@ fn of_heartbeat(record: &Object) -> String {
     let counts = object(record, "counts");
     let failures = counts
         .into_iter()
-        .flat_map(|counts| counts.values())
+        .flat_map(Object::values)
         .filter_map(Value::as_u64)
         .fold(0, u64::saturating_add);
     let lost = object(record, "lost").is_some_and(|lost| {
