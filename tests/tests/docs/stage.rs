@@ -53,7 +53,7 @@ status = "resolved"
 
 /// Notes how it was called, and does nothing.
 const NOTE: &str = r#"#!/bin/sh
-{ for word; do printf '%s\0' "$word"; done; printf '\1\0'; } >> "$NOTES"
+{ for word; do printf '%s\0' "$word"; done; printf '\1\0'; } > "$NOTES/$$"
 "#;
 
 /// Runs turnaway as an example says, but bounded, and away from what the host has.
@@ -149,10 +149,15 @@ impl Stage {
 
     /// How turnaway was called in a line: the words of each call.
     pub(super) fn calls(&self, line: &str) -> Vec<Vec<String>> {
+        // A file for each call: those of a pipe run at the same time.
         let notes = self.dir.path().join("notes");
-        let _ = fs::remove_file(&notes);
+        fs::create_dir(&notes).unwrap();
         self.line(line);
-        let noted = fs::read_to_string(notes).unwrap_or_default();
+        let files = fs::read_dir(&notes).unwrap();
+        let noted: String = files
+            .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+            .collect();
+        fs::remove_dir_all(&notes).unwrap();
         let mut calls = vec![Vec::new()];
         for word in noted.split_terminator('\0') {
             if word == "\u{1}" {

@@ -44,6 +44,7 @@ use crate::{
     privileges::{self, Duty},
     queues::{Drops, Served, Sheds, Stalls, Suspect, Tables},
     record::Seen,
+    sink::stdout::Stdout,
 };
 
 /// Between two looks at least.
@@ -106,6 +107,8 @@ async fn trace(options: &Options, mut watcher: Option<Box<dyn Watcher>>) -> Resu
     };
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    // Before hooks take descriptors: where there are few, what is seen can be told all the same.
+    let stdout = Stdout::start();
     let mut session = Session::start(&options.session)?;
     if let (Some(programs), Some(watcher)) = (session.take_programs(), &mut watcher) {
         watcher.programs(programs);
@@ -126,7 +129,7 @@ async fn trace(options: &Options, mut watcher: Option<Box<dyn Watcher>>) -> Resu
         );
     }
     let ring = readable(&session).context("cannot wait for the ring buffer")?;
-    let mut run = Run::new(options, session, watcher)?;
+    let mut run = Run::new(options, session, watcher, stdout)?;
     privileges::keep(Duty::Look);
     run.first_look().await?;
     let bell = run.pipeline.bell();
@@ -235,6 +238,7 @@ impl<'a> Run<'a> {
         options: &'a Options,
         session: Session,
         watcher: Option<Box<dyn Watcher>>,
+        stdout: Stdout,
     ) -> Result<Self> {
         let polls = session.polls_queues();
         let wants = |reason| options.session.filter.reasons & (1 << reason as u16) != 0;
@@ -255,7 +259,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             options,
             session,
-            pipeline: Pipeline::new(options, watcher),
+            pipeline: Pipeline::new(options, watcher, stdout),
             queues,
             sheds: Sheds::default(),
             descriptors: Watched::new(

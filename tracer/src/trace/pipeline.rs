@@ -124,7 +124,11 @@ impl Growth {
 }
 
 impl<'a> Pipeline<'a> {
-    pub(super) fn new(options: &'a Options, watcher: Option<Box<dyn Watcher>>) -> Self {
+    pub(super) fn new(
+        options: &'a Options,
+        watcher: Option<Box<dyn Watcher>>,
+        stdout: Stdout,
+    ) -> Self {
         Self {
             options,
             attributor: Attributor::new(Path::new("/")),
@@ -134,7 +138,7 @@ impl<'a> Pipeline<'a> {
                 _ => Totals::default(),
             },
             output: Output::new(options.format, &options.shown),
-            stdout: Stdout::start(),
+            stdout,
             clock: Clock::now(),
             system: System::read(Path::new("/")),
             acceptors: HashMap::new(),
