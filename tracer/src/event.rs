@@ -377,8 +377,9 @@ impl Count {
         Some(Self {
             key,
             count: value.count,
-            first_ns: value.first_ns,
-            last_ns: value.last_ns,
+            // Of two processors that failed at once, the one that read its clock later may write first.
+            first_ns: value.first_ns.min(value.last_ns),
+            last_ns: value.last_ns.max(value.first_ns),
             process: key.process.map(|_| process(&value.process)),
             listener: Listener::decode(&value.listener),
             waited_max_ns: key.is_about_waiting().then_some(value.amount_max),
@@ -503,4 +504,20 @@ fn unix_name(name: &[u8]) -> &[u8] {
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_before_the_last_whoever_wrote_it_last() {
+        // SAFETY: both are integers and arrays of them, for which zeros are values.
+        let (mut key, mut value): (FailureKey, FailureCount) = unsafe { std::mem::zeroed() };
+        key.reason = Reason::QueueSynOverflow as u16;
+        key.op = op::NETWORK;
+        (value.first_ns, value.last_ns) = (12, 11);
+        let count = Count::decode(&key, &value).unwrap();
+        assert_eq!((count.first_ns, count.last_ns), (11, 12));
+    }
 }

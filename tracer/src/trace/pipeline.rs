@@ -115,7 +115,7 @@ impl Growth {
     /// This growth and what came after it.
     fn and(mut self, after: &Count, more: u64) -> Self {
         self.count.count += after.count;
-        self.count.last_ns = after.last_ns;
+        self.count.last_ns = self.count.last_ns.max(after.last_ns);
         self.count.waited_max_ns = self.count.waited_max_ns.max(after.waited_max_ns);
         self.count.approximate |= after.approximate;
         self.more += more;
