@@ -515,7 +515,7 @@ mod tests {
         // SAFETY: both are integers and arrays of them, for which zeros are values.
         let (mut key, mut value): (FailureKey, FailureCount) = unsafe { std::mem::zeroed() };
         key.reason = Reason::QueueSynOverflow as u16;
-        key.op = op::NETWORK;
+        (key.op, key.tier) = (op::NETWORK, tier::TRAMPOLINE);
         (value.first_ns, value.last_ns) = (12, 11);
         let count = Count::decode(&key, &value).unwrap();
         assert_eq!((count.first_ns, count.last_ns), (11, 12));
