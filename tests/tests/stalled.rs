@@ -55,6 +55,15 @@ fn stalls(records: &Records) -> u64 {
     counts.filter_map(|total| total.count).sum()
 }
 
+/// The stall ends, and was the only one.
+fn ends(mut turnaway: Live, pid: u32) {
+    let ended = turnaway
+        .until("its end", |record| record["state"] == "ended")
+        .unwrap();
+    assert_eq!(ended["process"]["pid"], pid);
+    assert_eq!(stalls(&turnaway.stop().unwrap()), 1);
+}
+
 fn time(record: &serde_json::Value) -> jiff::Timestamp {
     record["time"].as_str().unwrap().parse().unwrap()
 }
@@ -99,11 +108,7 @@ fn a_stopped_redis_is_stalled_until_it_goes_on() {
 
     redis.signal(libc::SIGCONT).unwrap();
     clients.iter_mut().for_each(ping);
-    let ended = turnaway
-        .until("its end", |record| record["state"] == "ended")
-        .unwrap();
-    assert_eq!(ended["process"]["pid"], pid);
-    assert_eq!(stalls(&turnaway.stop().unwrap()), 1);
+    ends(turnaway, pid);
 }
 
 #[test]
@@ -134,9 +139,5 @@ fn a_redis_whose_disk_hangs_is_stalled_until_it_does_not() {
     drop(frozen);
     hears(&mut writer, b"+OK\r\n");
     clients.iter_mut().for_each(ping);
-    let ended = turnaway
-        .until("its end", |record| record["state"] == "ended")
-        .unwrap();
-    assert_eq!(ended["process"]["pid"], pid);
-    assert_eq!(stalls(&turnaway.stop().unwrap()), 1);
+    ends(turnaway, pid);
 }

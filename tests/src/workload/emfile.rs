@@ -160,12 +160,22 @@ pub fn spin(stage: &mut Stage) -> Result<()> {
         count += 64;
         fail(Call::Accept4, listening.fd(), libc::EMFILE, 64)?;
     }
+    report(stage, process, &listening, LIMIT, count)
+}
+
+/// Reports accepts that failed at the limit of this process, on one listener that a client waits at.
+pub(super) fn report(
+    stage: &mut Stage,
+    process: Process,
+    listening: &Listening,
+    limit: u64,
+    count: u64,
+) -> Result<()> {
     let errno = Errno(libc::EMFILE);
+    let truth = listening.truth(1);
     stage.report(&Tally {
         pids: vec![process.pid],
-        failures: vec![
-            Failures::new(process, listening.truth(1), Call::Accept4, errno, count).at_limit(LIMIT),
-        ],
+        failures: vec![Failures::new(process, truth, Call::Accept4, errno, count).at_limit(limit)],
         accepted: 0,
         ..Tally::default()
     })

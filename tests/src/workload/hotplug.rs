@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use anyhow::{Context as _, Result, ensure};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
+use super::emfile;
 use super::full::Full;
 use super::listening::Listening;
-use super::queue::{Counters, quiet, settled, wait_for_overflows};
+use super::queue::{Counters, quiet, report_syns, wait_for_overflows};
 use super::{Stage, fail};
-use crate::sys::{Call, Errno};
-use crate::truth::{Failures, Process, Tally};
+use crate::sys::Call;
+use crate::truth::Process;
 use crate::wait;
 
 /// The processor.
@@ -104,15 +105,7 @@ pub fn accepts(stage: &mut Stage) -> Result<()> {
             .map_err(|_| anyhow::anyhow!("who takes it away panicked"))?
     })?;
     let count = there.into_inner() + elsewhere.into_inner();
-    let errno = Errno(libc::EMFILE);
-    stage.report(&Tally {
-        pids: vec![process.pid],
-        failures: vec![
-            Failures::new(process, listening.truth(1), Call::Accept4, errno, count).at_limit(LIMIT),
-        ],
-        accepted: 0,
-        ..Tally::default()
-    })
+    emfile::report(stage, process, &listening, LIMIT, count)
 }
 
 /// SYNs that find a full queue, handled by that processor, by another while it is away, and by it
@@ -138,18 +131,5 @@ pub fn drops(stage: &mut Stage) -> Result<()> {
     clients.extend(listening.begin_many(6)?);
     wait_for_overflows(before, 15)?;
     drop(clients);
-    let counted = settled()?.since(before);
-    ensure!(counted.overflows == counted.drops, "{counted:?}");
-    let failure = Failures::of_listener(
-        "queue.syn_overflow",
-        process.clone(),
-        listening.truth(3),
-        counted.overflows,
-    )
-    .held_by(&[process.pid]);
-    stage.report(&Tally {
-        pids: vec![process.pid],
-        failures: vec![failure],
-        ..Tally::default()
-    })
+    report_syns(stage, &process, listening.truth(3), before)
 }

@@ -12,7 +12,7 @@ use super::listening::{Listening, queued_connections};
 use super::{Stage, fail};
 use crate::scenario::env::is_guest;
 use crate::sys::{self, Call, Errno, SockAddr};
-use crate::truth::{Failures, Listening as Listened, Process, Tally};
+use crate::truth::{Failures, Listener, Listening as Listened, Process, Tally};
 use crate::wait;
 
 /// A counter of the calling thread's network namespace: which file of /proc it is in, in which line, and its
@@ -412,16 +412,22 @@ pub fn reuseport(stage: &mut Stage) -> Result<()> {
         Ok(Counters::read()?.since(before).overflows >= 5)
     })?;
     drop(clients);
+    report_syns(stage, &process, stuck.truth(2), before)
+}
+
+/// Reports what was dropped since then: SYNs, all at the same listener of this process.
+pub(super) fn report_syns(
+    stage: &mut Stage,
+    process: &Process,
+    truth: Listener,
+    before: Counters,
+) -> Result<()> {
     let counted = settled()?.since(before);
     ensure!(counted.overflows == counted.drops, "{counted:?}");
-    let failure = Failures::of_listener(
-        "queue.syn_overflow",
-        process.clone(),
-        stuck.truth(2),
-        counted.overflows,
-    )
-    .held_by(&[process.pid]);
-    one_failure(stage, &process, failure)
+    let (reason, count) = ("queue.syn_overflow", counted.overflows);
+    let failure =
+        Failures::of_listener(reason, process.clone(), truth, count).held_by(&[process.pid]);
+    one_failure(stage, process, failure)
 }
 
 /// A listener that overflows and is gone, with its process and its namespace, before anybody

@@ -10,6 +10,7 @@ pub mod container;
 mod far;
 pub mod holdings;
 pub(crate) mod kernfs;
+mod links;
 pub mod owners;
 mod process;
 pub mod survey;

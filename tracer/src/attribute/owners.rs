@@ -3,13 +3,12 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fs,
-    io::{self, Read as _},
-    os::unix::ffi::OsStrExt as _,
+    io::Read as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use super::table;
+use super::{links, table};
 
 /// Most bytes of `/proc/PID/net/unix` that are read, 16 MiB: some 100 000 sockets.
 const MAX_BYTES: u64 = 16 << 20;
@@ -64,7 +63,7 @@ pub fn owners_of_sockets(root: &Path, sockets: &BTreeSet<u64>, budget: Duration)
         .collect();
     pids.sort_unstable_by(|a, b| b.cmp(a));
     for pid in pids {
-        let held = held(&descriptors_of(root, pid), sockets, deadline);
+        let held = links::held(&descriptors_of(root, pid), sockets, sockets.len(), deadline);
         owners.complete &= held.all;
         for inode in held.sockets {
             owners.holders.entry(inode).or_default().push(pid);
@@ -85,68 +84,14 @@ pub fn owners_of_sockets(root: &Path, sockets: &BTreeSet<u64>, budget: Duration)
 #[must_use]
 pub fn is_holder(root: &Path, pid: u32, inode: u64, budget: Duration) -> Option<bool> {
     let deadline = Instant::now() + budget;
-    let held = held(
-        &descriptors_of(root, pid),
-        &BTreeSet::from([inode]),
-        deadline,
-    );
+    let wanted = BTreeSet::from([inode]);
+    let held = links::held(&descriptors_of(root, pid), &wanted, 1, deadline);
     let is_held = held.sockets.contains(&inode);
     (is_held || held.all).then_some(is_held)
 }
 
 fn descriptors_of(root: &Path, pid: u32) -> PathBuf {
     root.join("proc").join(pid.to_string()).join("fd")
-}
-
-/// Which of some sockets have a descriptor in a directory of links.
-struct Held {
-    sockets: BTreeSet<u64>,
-    /// There are no others.
-    all: bool,
-}
-
-fn held(descriptors: &Path, wanted: &BTreeSet<u64>, deadline: Instant) -> Held {
-    let mut held = Held {
-        sockets: BTreeSet::new(),
-        all: true,
-    };
-    let entries = match fs::read_dir(descriptors) {
-        Ok(entries) => entries,
-        Err(error) => {
-            held.all = is_gone(&error);
-            return held;
-        }
-    };
-    for entry in entries {
-        match entry.and_then(|entry| fs::read_link(entry.path())) {
-            Ok(target) => {
-                let inode = inode_of(target.as_os_str().as_bytes());
-                held.sockets
-                    .extend(inode.filter(|inode| wanted.contains(inode)));
-            }
-            Err(error) if is_gone(&error) => {}
-            Err(_) => held.all = false,
-        }
-        if held.sockets.len() == wanted.len() {
-            break;
-        }
-        if Instant::now() > deadline {
-            held.all = false;
-            break;
-        }
-    }
-    held
-}
-
-/// The number in `socket:[4711]`.
-fn inode_of(link: &[u8]) -> Option<u64> {
-    let number = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
-    std::str::from_utf8(number).ok()?.parse().ok()
-}
-
-/// The process exited, or closed the descriptor, meanwhile.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 /// The name an AF_UNIX socket is bound to, from `/proc/PID/net/unix` under `root`: any

@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs, io,
+    fs,
     os::unix::ffi::OsStrExt as _,
     path::Path,
     time::{Duration, Instant},
 };
 
-use super::{NofileLimits, task::Task};
+use super::{NofileLimits, links, task::Task};
 
 /// All processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,75 +87,20 @@ pub fn survey(root: &Path, sockets: &BTreeSet<u64>, budget: Duration) -> Survey 
             continue;
         }
         let process = root.join("proc").join(pid.to_string());
-        let held = held(&process.join("fd"), sockets, deadline);
+        let held = links::held(&process.join("fd"), sockets, usize::MAX, deadline);
         survey.unread += u64::from(!held.all);
         survey.processes.push(Surveyed {
             pid,
             comm: task.comm(),
             netns: fs::read_link(process.join("ns/net"))
                 .ok()
-                .and_then(|link| number(link.as_os_str().as_bytes(), b"net:[")),
+                .and_then(|link| links::number(link.as_os_str().as_bytes(), b"net:[")),
             nofile: task.nofile_limits(),
             used: task.open_descriptors().or(held.all.then_some(held.count)),
-            holds: held.holds,
+            holds: held.sockets.into_iter().collect(),
         });
     }
     survey
-}
-
-/// What a directory of links has.
-struct Held {
-    holds: Vec<u64>,
-    /// Links that were read.
-    count: u64,
-    /// There are no others.
-    all: bool,
-}
-
-/// Which of the sockets have a descriptor in a directory of links.
-fn held(descriptors: &Path, sockets: &BTreeSet<u64>, deadline: Instant) -> Held {
-    let mut held = Held {
-        holds: Vec::new(),
-        count: 0,
-        all: true,
-    };
-    let entries = match fs::read_dir(descriptors) {
-        Ok(entries) => entries,
-        Err(error) => {
-            held.all = is_gone(&error);
-            return held;
-        }
-    };
-    for entry in entries {
-        match entry.and_then(|entry| fs::read_link(entry.path())) {
-            Ok(target) => {
-                held.count += 1;
-                let inode = number(target.as_os_str().as_bytes(), b"socket:[");
-                held.holds
-                    .extend(inode.filter(|inode| sockets.contains(inode)));
-            }
-            Err(error) if is_gone(&error) => {}
-            Err(_) => held.all = false,
-        }
-        if Instant::now() > deadline {
-            held.all = false;
-            break;
-        }
-    }
-    held.holds.sort_unstable();
-    held.holds.dedup();
-    held
-}
-
-/// The number in `socket:[4711]`, whose beginning is `kind`.
-fn number<T: std::str::FromStr>(link: &[u8], kind: &[u8]) -> Option<T> {
-    let number = link.strip_prefix(kind)?.strip_suffix(b"]")?;
-    std::str::from_utf8(number).ok()?.parse().ok()
-}
-
-/// The process exited, or closed the descriptor, meanwhile.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 #[cfg(test)]
