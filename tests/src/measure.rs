@@ -227,7 +227,7 @@ pub fn listeners(group: u8, count: usize, failing: usize) -> Result<()> {
     println!("ready");
     std::io::stdin().read_line(&mut String::new())?;
     if failing > 0 {
-        println!("{}", top::fail(&held, failing)?);
+        println!("{}", top::fail_in_turn(&held, failing)?);
     }
     Ok(())
 }

@@ -13,6 +13,8 @@ mod faults;
 mod files;
 #[path = "stream/formats.rs"]
 mod formats;
+#[path = "stream/sender.rs"]
+mod sender;
 #[path = "stream/sockets.rs"]
 mod sockets;
 #[path = "stream/syslog.rs"]

@@ -13,8 +13,9 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::{HELD, Holder, cpu_time, memory_mib, peak_rss_mib, say};
-use crate::sys;
+use crate::sys::{self, Call};
 use crate::terminal::Terminal;
+use crate::workload::fail;
 use crate::workload::full::Full;
 
 /// Failures a second, each at another listener than the one before.
@@ -26,7 +27,7 @@ const FILLING: Duration = Duration::from_secs(15);
 const WHILE: Duration = Duration::from_secs(30);
 
 /// Fails at each listener in turn, so many times a second, until the input ends. Returns how often.
-pub(super) fn fail(listeners: &[TcpListener], a_second: usize) -> Result<u64> {
+pub(super) fn fail_in_turn(listeners: &[TcpListener], a_second: usize) -> Result<u64> {
     // The next descriptor that there is none of.
     let next = sys::dup(listeners[0].as_raw_fd())?.as_raw_fd();
     let _full = Full::at(u64::try_from(next)?)?;
@@ -43,7 +44,8 @@ pub(super) fn fail(listeners: &[TcpListener], a_second: usize) -> Result<u64> {
         let mut turn = listeners.iter().cycle();
         while !over.load(Ordering::Relaxed) {
             for listener in turn.by_ref().take(a_second / STEPS as usize) {
-                failed += u64::from(sys::accept(listener.as_raw_fd()).is_err());
+                fail(Call::Accept, listener.as_raw_fd(), libc::EMFILE, 1)?;
+                failed += 1;
             }
             due += step;
             thread::sleep(due.saturating_duration_since(Instant::now()));
