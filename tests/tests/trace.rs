@@ -374,7 +374,7 @@ fn no_program_stays_loaded() {
     let new: Vec<_> = during.difference(&before).collect();
     assert!(
         // One that it has in every tier.
-        new.iter().any(|(_, name)| name == "connect_by_task"),
+        new.iter().any(|(_, name)| name == "socket_state"),
         "bpftool does not see turnaway's programs: {new:?}"
     );
     let run = tracer.stop().unwrap();

@@ -355,6 +355,16 @@ impl KernelFilter {
     };
 }
 
+/// Hooks that one program at changes of TCP sockets' states serves: bits of the `STATES` map's only element.
+pub mod states {
+    /// Connections that are begun, and how that ends.
+    pub const CONNECT: u32 = 1;
+    /// Connections that their program closes.
+    pub const SHED: u32 = 2;
+    /// Listeners that are closed.
+    pub const LISTEN_CLOSE: u32 = 4;
+}
+
 /// Kernel-side losses, each a slot of the `LOST` map.
 pub mod lost {
     /// Exemplars that found the ring buffer full.

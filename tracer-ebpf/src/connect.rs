@@ -7,8 +7,8 @@
 
 use aya_ebpf::{
     EbpfContext,
-    macros::{btf_tracepoint, fexit, kretprobe, tracepoint},
-    programs::{BtfTracePointContext, FExitContext, RetProbeContext, TracePointContext},
+    macros::{fexit, kretprobe, tracepoint},
+    programs::{FExitContext, RetProbeContext, TracePointContext},
 };
 use turnaway_common::{
     Reason,
@@ -26,8 +26,6 @@ use crate::{
     target::{AF_UNIX, Target},
 };
 
-const TCP_SYN_SENT: i32 = 2;
-const TCP_CLOSE: i32 = 7;
 const IPPROTO_TCP: u16 = 6;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -158,59 +156,11 @@ fn was_counted(inode: u64, errno: u16) -> bool {
 
 // ---- TCP connections
 
-// `inet_sock_set_state(const struct sock *, const int oldstate, const int newstate)`: 5.10
-// to 7.2.
-//
-// Since 5.12 the kernel leaves out a program that an interrupt would run within itself. What
-// tasks do, which interrupts may come into, and what packets and timers do are therefore two
-// programs. Each socket's change of state is for one of them: packets and timers touch no
-// socket that a task has locked.
-//
-// The kernel runs both for every change of state, though, and while it runs the packets' one
-// for a task's, to no purpose, an interrupt may come whose packets and timers it then does not
-// see. So there are two of that, one after the other: at most one can be interrupted, and the
-// other sees what the interrupt does. Whichever comes first takes the connection out of the map.
-
-/// A task begins to connect, or learns of the end, or gives up.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn connect_by_task(ctx: BtfTracePointContext) -> i32 {
-    let (from, to): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    if to == TCP_SYN_SENT {
-        asked_for(ctx.arg(0));
-    } else if from == TCP_SYN_SENT && is_owned(ctx.arg(0)) {
-        ended(&ctx, ctx.arg(0), to, true);
-    }
-    0
-}
-
-/// A packet or a timer ends it.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn connect_by_packet(ctx: BtfTracePointContext) -> i32 {
-    by_packet(&ctx)
-}
-
-/// The same, for what interrupts that.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn connect_by_packet_again(ctx: BtfTracePointContext) -> i32 {
-    by_packet(&ctx)
-}
-
-#[inline(always)]
-fn by_packet(ctx: &BtfTracePointContext) -> i32 {
-    if ctx.arg::<i32>(1) == TCP_SYN_SENT && !is_owned(ctx.arg(0)) {
-        ended(ctx, ctx.arg(0), ctx.arg(2), false);
-    }
-    0
-}
-
-#[inline(always)]
-fn is_owned(sk: u64) -> bool {
-    Addr::new(sk).is_some_and(facts::is_locked)
-}
+// By the socket's changes of state: see [`crate::states`].
 
 /// The caller of connect runs: notes whose the connection is.
 #[inline(always)]
-fn asked_for(sk: u64) -> Option<()> {
+pub(crate) fn asked_for(sk: u64) -> Option<()> {
     let key = sk;
     let sk = Addr::new(sk)?;
     // MPTCP and SCTP come here too; MPTCP's connections are TCP's as well.
@@ -219,7 +169,11 @@ fn asked_for(sk: u64) -> Option<()> {
         return None;
     }
     let inode = facts::inode_of(sk);
-    let _ = FAILED.remove(inode);
+    // To look is cheaper than to remove what is not there.
+    // SAFETY: read at once, and no pointer into the map is kept.
+    if unsafe { FAILED.get(inode) }.is_some() {
+        let _ = FAILED.remove(inode);
+    }
     let task = facts::current_task()?;
     let (tgid, _) = facts::current_ids();
     if !emit::wanted_process(task, tgid) {
@@ -274,11 +228,11 @@ fn read_target(sk: Addr, asked: &mut Connecting) -> Option<()> {
 
 /// Anybody may run: the connection was made, or failed, or its caller gave it up.
 #[inline(always)]
-fn ended<C: EbpfContext>(ctx: &C, sk: u64, to: i32, by_task: bool) -> Option<()> {
+pub(crate) fn ended<C: EbpfContext>(ctx: &C, sk: u64, failed: bool, by_task: bool) -> Option<()> {
     let asked = CONNECTING.get_ptr_mut(sk)?;
-    if to == TCP_CLOSE {
+    if failed {
         // SAFETY: as in `asked_for`.
-        failed(ctx, Addr::new(sk)?, unsafe { &*asked }, by_task);
+        count(ctx, Addr::new(sk)?, unsafe { &*asked }, by_task);
     }
     let _ = CONNECTING.remove(sk);
     Some(())
@@ -287,7 +241,7 @@ fn ended<C: EbpfContext>(ctx: &C, sk: u64, to: i32, by_task: bool) -> Option<()>
 /// A connection that a task ends without an error was closed by its caller, or could not be
 /// begun, which the call says.
 #[inline(always)]
-fn failed<C: EbpfContext>(ctx: &C, sk: Addr, asked: &Connecting, by_task: bool) -> Option<()> {
+fn count<C: EbpfContext>(ctx: &C, sk: Addr, asked: &Connecting, by_task: bool) -> Option<()> {
     let mut errno = 0_u32;
     if !sk.copy_field(offset!(sock_err), &mut errno) {
         return None;

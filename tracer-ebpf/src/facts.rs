@@ -266,26 +266,45 @@ fn read_any_call(stack: Addr, regs_at: u32, out: &mut AnyCall) -> bool {
     true
 }
 
+/// A process's table of descriptors.
+#[derive(Clone, Copy)]
+pub(crate) struct Descriptors {
+    slots: u64,
+    files: Addr,
+}
+
+impl Descriptors {
+    /// The current process's.
+    #[inline(always)]
+    pub(crate) fn of(task: Addr) -> Option<Self> {
+        let table = task
+            .follow(offset!(task_files))?
+            .follow(offset!(files_fdt))?;
+        let slots: u32 = table.field(offset!(fdtable_max_fds))?;
+        Some(Self {
+            slots: u64::from(slots),
+            files: table.follow(offset!(fdtable_fd))?,
+        })
+    }
+
+    /// Address of the open file behind a descriptor, or 0.
+    #[inline(always)]
+    pub(crate) fn file(self, fd: u64) -> u64 {
+        // A negative descriptor is a large number here.
+        if fd >= self.slots {
+            return 0;
+        }
+        self.files
+            .at(fd as usize * size_of::<u64>())
+            .read()
+            .unwrap_or(0)
+    }
+}
+
 /// Address of the open file behind a descriptor of the current process, or 0.
 #[inline(always)]
 pub(crate) fn file_of(task: Addr, fd: u64) -> u64 {
-    let Some(table) = task
-        .follow(offset!(task_files))
-        .and_then(|files| files.follow(offset!(files_fdt)))
-    else {
-        return 0;
-    };
-    let (Some(slots), Some(files)) = (
-        table.field::<u32>(offset!(fdtable_max_fds)),
-        table.follow(offset!(fdtable_fd)),
-    ) else {
-        return 0;
-    };
-    // A negative descriptor is a large number here.
-    if fd >= u64::from(slots) {
-        return 0;
-    }
-    files.at(fd as usize * size_of::<u64>()).read().unwrap_or(0)
+    Descriptors::of(task).map_or(0, |descriptors| descriptors.file(fd))
 }
 
 /// Number of the socket inode behind a file, or 0 if the file is no socket.

@@ -5,11 +5,8 @@ use aya_ebpf::{
     EbpfContext,
     bindings::BPF_NOEXIST,
     helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64},
-    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, tracepoint},
-    programs::{
-        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext,
-        TracePointContext,
-    },
+    macros::{fentry, fexit, kprobe, kretprobe, tracepoint},
+    programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
 use turnaway_common::{
     ListenerStats, Reason,
@@ -26,8 +23,6 @@ use crate::{
     shed,
 };
 
-const TCP_CLOSE: i32 = 7;
-const TCP_LISTEN: i32 = 10;
 const AF_UNIX: u16 = 1;
 const AF_VSOCK: u16 = 40;
 const IPPROTO_MPTCP: u16 = 262;
@@ -164,8 +159,9 @@ fn accepted_as<C: EbpfContext>(ctx: &C, fd: u64) -> Option<()> {
     if call.fd == UNKNOWN {
         return None;
     }
-    let sk = facts::sk_of(facts::file_of(task, call.fd))?;
-    let child = facts::sk_of(facts::file_of(task, fd));
+    let descriptors = facts::Descriptors::of(task)?;
+    let sk = facts::sk_of(descriptors.file(call.fd))?;
+    let child = facts::sk_of(descriptors.file(fd));
     accepted(ctx, sk, child, tier::TRACEPOINT)
 }
 
@@ -299,18 +295,8 @@ fn closed_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `inet_sock_set_state(const struct sock *, const int oldstate, const int newstate)`: comes
-/// just before `inet_csk_listen_stop`.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn closed_tracepoint(ctx: BtfTracePointContext) -> i32 {
-    if ctx.arg::<i32>(1) == TCP_LISTEN && ctx.arg::<i32>(2) == TCP_CLOSE {
-        closed(&ctx, ctx.arg(0), tier::TRACEPOINT);
-    }
-    0
-}
-
 #[inline(always)]
-fn closed<C: EbpfContext>(ctx: &C, sk: u64, tier: u8) -> Option<()> {
+pub(crate) fn closed<C: EbpfContext>(ctx: &C, sk: u64, tier: u8) -> Option<()> {
     let sk = Addr::new(sk)?;
     let inode = facts::inode_of(sk);
     let _ = LISTENERS.remove(inode);

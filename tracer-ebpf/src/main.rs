@@ -32,6 +32,7 @@ mod maps;
 mod programs;
 mod queue;
 mod shed;
+mod states;
 mod target;
 mod unix_wait;
 

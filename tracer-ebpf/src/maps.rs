@@ -55,6 +55,17 @@ pub(crate) struct Place {
 #[map]
 pub(crate) static PLACES: LruHashMap<Place, u64> = LruHashMap::with_max_entries(16_384, 0);
 
+/// How many ports there are.
+const ALL_PORTS: usize = 1 << 16;
+
+/// A byte for each port: 1 where somebody was seen to accept, in any namespace.
+#[map]
+pub(crate) static PORTS: Array<[u8; ALL_PORTS]> = Array::with_max_entries(1, 0);
+
+/// Hooks that [`crate::states`] serves and that are in place: bits of [`turnaway_common::layout::states`].
+#[map]
+pub(crate) static STATES: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Listeners that were closed after they had dropped something, by socket inode; user space
 /// takes them out.
 #[map]

@@ -3,21 +3,16 @@
 //! tells it. A health check is closed by its client first, and a client that is too slow to
 //! say anything is closed later.
 
-use aya_ebpf::{
-    helpers::generated::bpf_jiffies64, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_jiffies64};
 use turnaway_common::{ListenerFacts, ListenerStats, failure::known};
 
 use crate::{
     emit, facts,
     globals::{global, offset},
     kread::Addr,
-    maps::{LISTENERS, PLACES, Place},
+    maps::{LISTENERS, PLACES, PORTS, Place},
 };
 
-const TCP_ESTABLISHED: i32 = 1;
-const TCP_FIN_WAIT1: i32 = 4;
-const TCP_CLOSE: i32 = 7;
 /// Both directions (`SHUTDOWN_MASK`): closed, not half closed.
 const SHUT_DOWN: u8 = 3;
 /// More than this is an answer.
@@ -42,24 +37,29 @@ pub(crate) fn accepts(sk: Addr, tgid: u32, listener: &ListenerFacts) {
         // The map evicts what is oldest: an insert does not fail for want of room.
         let _ = PLACES.insert(place, inode, 0);
         let _ = PLACES.insert(Place { tgid: 0, ..place }, inode, 0);
+        if let Some(ports) = PORTS.get_ptr_mut(0) {
+            // SAFETY: within the element, which has a byte for each port; whoever else writes to it writes
+            // the same.
+            unsafe { *(*ports).as_mut_ptr().add(usize::from(place.port as u16)) = 1 };
+        }
     }
 }
 
-/// `inet_sock_set_state(const struct sock *, const int oldstate, const int newstate)`: 5.10 to
-/// 7.2. A connection that its program closes goes to FIN_WAIT1, or to CLOSE if data was not read.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn shed_tracepoint(ctx: BtfTracePointContext) -> i32 {
-    let (from, to): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    if from == TCP_ESTABLISHED && (to == TCP_FIN_WAIT1 || to == TCP_CLOSE) {
-        closed(&ctx, ctx.arg(0));
-    }
-    0
-}
-
+/// Whether anybody was seen to accept at a port, in whichever namespace.
 #[inline(always)]
-fn closed(ctx: &BtfTracePointContext, sk: u64) -> Option<()> {
+fn is_accepted_at(port: u32) -> bool {
+    PORTS
+        .get(0)
+        .is_some_and(|ports| ports.get(usize::from(port as u16)) == Some(&1))
+}
+
+/// A connection that its program closes goes to FIN_WAIT1, or to CLOSE if data was not read.
+#[inline(always)]
+pub(crate) fn closed<C: EbpfContext>(ctx: &C, sk: u64) -> Option<()> {
     let sk = Addr::new(sk)?;
-    if !facts::is_locked(sk) || !is_thrown_away(sk) {
+    let port = facts::port_of(sk)?;
+    // Most are clients', whose ports nobody accepts at.
+    if !is_accepted_at(port) || !facts::is_locked(sk) || !is_thrown_away(sk) {
         return None;
     }
     let task = facts::current_task()?;
@@ -67,7 +67,7 @@ fn closed(ctx: &BtfTracePointContext, sk: u64) -> Option<()> {
     if facts::is_exiting(task) || facts::is_kernel_thread(task) {
         return None;
     }
-    let inode = listener_of(sk)?;
+    let inode = listener_of(sk, port)?;
     let stats = LISTENERS.get_ptr_mut(inode)?;
     // SAFETY: the map's element stays valid for as long as this program runs; the listener in it
     // was written when it was made.
@@ -125,7 +125,7 @@ fn is_new(sk: Addr) -> bool {
 /// Socket inode of the listener that a connection came by: the one that this process accepts on
 /// at that port, or else that anybody does.
 #[inline(always)]
-fn listener_of(sk: Addr) -> Option<u64> {
+fn listener_of(sk: Addr, port: u32) -> Option<u64> {
     let mut netns = 0_u32;
     if !sk
         .follow(offset!(sock_net))?
@@ -134,11 +134,7 @@ fn listener_of(sk: Addr) -> Option<u64> {
         return None;
     }
     let (tgid, _) = facts::current_ids();
-    let place = Place {
-        netns,
-        port: facts::port_of(sk)?,
-        tgid,
-    };
+    let place = Place { netns, port, tgid };
     // SAFETY: read at once, and no pointer into the map is kept.
     if let Some(inode) = unsafe { PLACES.get(place) }.copied() {
         return Some(inode);

@@ -4,18 +4,20 @@ use std::{
     fs,
     os::fd::{AsFd as _, AsRawFd as _},
     path::PathBuf,
+    rc::{Rc, Weak},
 };
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Btf, Ebpf,
+    maps::Array,
     programs::{Program, ProgramError},
 };
 use rustix::thread::CapabilitySet;
 
 use super::{
     kretprobe::Kretprobe,
-    plan::{Attachment, HookName, HookPlan, Target},
+    plan::{self, Attachment, HookName, HookPlan, Target},
 };
 use crate::{event::Tier, privileges};
 
@@ -46,6 +48,8 @@ pub type Missed = Option<u64>;
 enum Link {
     Aya(#[expect(dead_code, reason = "held for its drop")] Box<dyn std::any::Any>),
     Kretprobe(Kretprobe),
+    /// One that other hooks have, too.
+    Shared(#[expect(dead_code, reason = "held for its drop")] Rc<Self>),
 }
 
 /// A link, and the `/proc/self/fdinfo` entry of its program if that can miss something.
@@ -54,11 +58,13 @@ type Placed = (Link, Option<PathBuf>);
 /// Where programs come from and go to.
 pub struct Attacher<'a> {
     /// The object's programs.
-    pub ebpf: &'a mut Ebpf,
+    ebpf: &'a mut Ebpf,
     /// The kernel's BTF.
-    pub btf: &'a Btf,
+    btf: &'a Btf,
     /// tracefs, for probes by name.
-    pub tracefs: Option<PathBuf>,
+    tracefs: Option<PathBuf>,
+    /// The program that several hooks share, once it is in its place.
+    states: Weak<Link>,
 }
 
 /// Loads a program, puts it in its place and keeps the link. aya has a type for each kind of
@@ -73,7 +79,17 @@ macro_rules! place {
     }};
 }
 
-impl Attacher<'_> {
+impl<'a> Attacher<'a> {
+    /// Nothing is attached yet.
+    pub fn new(ebpf: &'a mut Ebpf, btf: &'a Btf, tracefs: Option<PathBuf>) -> Self {
+        Self {
+            ebpf,
+            btf,
+            tracefs,
+            states: Weak::new(),
+        }
+    }
+
     /// Attaches every hook in the best way that works.
     pub fn attach(&mut self, plans: Vec<HookPlan>) -> (Attached, Vec<HookStatus>) {
         let mut attached = Attached {
@@ -144,6 +160,19 @@ impl Attacher<'_> {
             (Program::BtfTracePoint(program), Target::BtfTracepoint(tracepoint)) => {
                 place!(target, program.load(tracepoint, self.btf).attach())
             }
+            (Program::BtfTracePoint(program), Target::SocketStates(hook)) => {
+                let link = if let Some(link) = self.states.upgrade() {
+                    link
+                } else {
+                    Rc::new(place!(
+                        target,
+                        program.load(plan::SOCKET_STATES, self.btf).attach()
+                    ))
+                };
+                self.states = Rc::downgrade(&link);
+                self.serve(*hook)?;
+                Link::Shared(link)
+            }
             (Program::TracePoint(program), Target::Tracepoint(category, event)) => {
                 place!(target, program.load().attach(category, event))
             }
@@ -175,6 +204,14 @@ impl Attacher<'_> {
         let fdinfo = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
         Ok((link, fdinfo.into()))
     }
+
+    /// Has the program at sockets' changes of state do the work of one more hook.
+    fn serve(&mut self, hook: u32) -> Result<()> {
+        let map = self.ebpf.map_mut("STATES").context("no map STATES")?;
+        let mut on: Array<_, u32> = map.try_into()?;
+        let before = on.get(&0, 0)?;
+        Ok(on.set(0, before | hook, 0)?)
+    }
 }
 
 impl Attached {
@@ -193,7 +230,7 @@ impl Attached {
             .filter(|(of, _)| *of == hook)
             .map(|(_, link)| match link {
                 Link::Kretprobe(probe) => probe.missed(),
-                Link::Aya(_) => Some(0),
+                Link::Aya(_) | Link::Shared(_) => Some(0),
             })
             .sum::<Missed>()?;
         Some(recursion + returns)

@@ -7,7 +7,10 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
-use turnaway_common::{Reason, layout::Counters};
+use turnaway_common::{
+    Reason,
+    layout::{Counters, states},
+};
 
 use crate::event::Tier;
 
@@ -55,9 +58,11 @@ pub const FUNCTIONS: &[&str] = &[
     "unix_wait_for_peer",
 ];
 
+/// The tracepoint of TCP sockets that change their state.
+pub const SOCKET_STATES: &str = "inet_sock_set_state";
 /// Tracepoints that hooks may sit at, through BTF.
 pub const TRACEPOINTS: &[&str] = &[
-    "inet_sock_set_state",
+    SOCKET_STATES,
     "io_uring_complete",
     "sched_process_exec",
     "sched_process_exit",
@@ -246,13 +251,7 @@ impl Attachment {
     pub fn can_miss(&self) -> bool {
         !matches!(
             self.program,
-            "connect_by_task"
-                | "connect_by_packet"
-                | "connect_by_packet_again"
-                | "closed_tracepoint"
-                | "shed_tracepoint"
-                | "program_began"
-                | "program_ended"
+            "socket_state" | "socket_state_again" | "program_began" | "program_ended"
         )
     }
 }
@@ -272,6 +271,9 @@ pub enum Target {
     Tracepoint(&'static str, &'static str),
     /// A tracepoint, through BTF.
     BtfTracepoint(&'static str),
+    /// The tracepoint of TCP sockets' changes of state, where one program serves several hooks: which, as a
+    /// bit of [`states`].
+    SocketStates(u32),
     /// No program: listening sockets are asked for once a second.
     SockDiag,
 }
@@ -285,6 +287,7 @@ impl std::fmt::Display for Target {
             Self::Kretprobe(function) => write!(f, "kretprobe/{function}"),
             Self::Tracepoint(category, name) => write!(f, "tracepoint/{category}/{name}"),
             Self::BtfTracepoint(name) => write!(f, "tp_btf/{name}"),
+            Self::SocketStates(_) => write!(f, "tp_btf/{SOCKET_STATES}"),
             Self::SockDiag => write!(f, "sock_diag"),
         }
     }
@@ -430,13 +433,13 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             syscall_exits(features, CONNECT_EXITS, "connect_tracepoint")
         }
         (HookName::ConnectAsync, Tier::Tracepoint) => {
+            let mut attachments = socket_states(features, states::CONNECT)?;
             // The end first, as in [`pair`].
-            let mut attachments = socket_states(features, "connect_by_packet")?;
-            attachments.extend(socket_states(features, "connect_by_packet_again")?);
-            attachments.extend(socket_states(features, "connect_by_task")?);
+            let again = Target::BtfTracepoint(SOCKET_STATES);
+            attachments.splice(..0, one("socket_state_again", again));
             Ok(attachments)
         }
-        (HookName::Shed, Tier::Tracepoint) => socket_states(features, "shed_tracepoint"),
+        (HookName::Shed, Tier::Tracepoint) => socket_states(features, states::SHED),
         // Functions that change a socket's state may be inlined, the tracepoint in them never.
         (HookName::ConnectAsync | HookName::Shed, _) => {
             Err("a tracepoint sees it at the least cost".to_owned())
@@ -673,17 +676,17 @@ fn listen_close(features: &Features, tier: Tier) -> Result<Vec<Attachment>, Stri
         Tier::Kprobe => {
             stop().map(|()| one("closed_kprobe", Target::Kprobe("inet_csk_listen_stop")))
         }
-        Tier::Tracepoint | Tier::Poll => socket_states(features, "closed_tracepoint"),
+        Tier::Tracepoint | Tier::Poll => socket_states(features, states::LISTEN_CLOSE),
     }
 }
 
-fn socket_states(features: &Features, program: &'static str) -> Result<Vec<Attachment>, String> {
+fn socket_states(features: &Features, hook: u32) -> Result<Vec<Attachment>, String> {
     expect(
         "the tracepoint inet_sock_set_state",
-        features.tracepoints.get("inet_sock_set_state"),
+        features.tracepoints.get(SOCKET_STATES),
         &["struct sock *", "int", "int"],
     )
-    .map(|()| one(program, Target::BtfTracepoint("inet_sock_set_state")))
+    .map(|()| one("socket_state", Target::SocketStates(hook)))
 }
 
 fn unix_wait(features: &Features) -> Result<(), String> {

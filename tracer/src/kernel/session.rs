@@ -175,12 +175,7 @@ impl Session {
             .map_err(anyhow::Error::new)
             .map_err(explain_load)?;
         super::diagnostics::start(&mut ebpf, log_level);
-        let (attached, hooks) = Attacher {
-            ebpf: &mut ebpf,
-            btf: &btf,
-            tracefs,
-        }
-        .attach(plans);
+        let (attached, hooks) = Attacher::new(&mut ebpf, &btf, tracefs).attach(plans);
         drop(btf);
         give_back_memory();
         let is_there = |hook: &HookStatus| hook.attached.is_some();
