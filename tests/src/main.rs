@@ -63,21 +63,9 @@ enum Action {
         #[arg(long, default_value_t = 1)]
         seconds: u64,
     },
-    /// Fork so many processes that fail once each
-    Lives {
-        /// How many
-        count: u64,
-    },
-    /// Listen so many times until the input ends
-    Listeners {
-        /// Which addresses
-        group: u8,
-        /// How many
-        count: usize,
-        /// Fail so often a second, at each in turn, once a line was read
-        #[arg(long, default_value_t = 0)]
-        failing: usize,
-    },
+    /// A part of what is measured
+    #[command(flatten)]
+    Part(measure::Load),
     /// Print what turnaway takes when much fails, with much to look at, and how soon it tells: a line of JSON for each
     Measure {
         /// What
@@ -166,12 +154,7 @@ fn main() -> Result<ExitCode> {
                 }
             }
         }
-        Action::Listeners {
-            group,
-            count,
-            failing,
-        } => measure::listeners(group, count, failing)?,
-        Action::Lives { count } => measure::lives(count)?,
+        Action::Part(load) => load.run()?,
         Action::Measure { what, turnaway } => {
             let scenarios = std::env::current_exe()?;
             for what in what {

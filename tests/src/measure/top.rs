@@ -1,18 +1,18 @@
 //! What `turnaway top` takes on a screen, with many listeners of which many fail.
 
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
-use std::process::ChildStdin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Serialize;
 
-use super::{HELD, Holder, cpu_time, memory_mib, peak_rss_mib, say};
+use super::holder::Holder;
+use super::usage::{Usage, Used};
+use super::{HELD, listeners, say};
 use crate::sys::{self, Call};
 use crate::terminal::Terminal;
 use crate::workload::fail;
@@ -61,35 +61,28 @@ pub(super) fn run(turnaway: &Path, scenarios: &Path) -> Result<()> {
         #[serde(rename = "top_listeners")]
         listeners: usize,
         failures_a_second: f64,
-        percent_of_a_core: f64,
-        rss_mib: f64,
-        peak_rss_mib: f64,
+        #[serde(flatten)]
+        used: Used,
     }
-    let mut holder = Holder::start(scenarios, 0, HELD, RATE)?;
+    let mut holder = Holder::start(&mut listeners::command(scenarios, 0, HELD, RATE))?;
     let terminal = Terminal::open(120, 40, &[])?;
     terminal.shell(&format!("exec {} top", turnaway.display()))?;
     terminal.until("top", |screen| screen.contains("LISTENER"))?;
     // The shell has become it.
     let pid = terminal.shell_pid()?;
-    let mut input: ChildStdin = holder.0.stdin.take().context("no input")?;
-    input.write_all(b"go\n")?;
+    holder.go()?;
     let failing = Instant::now();
     thread::sleep(FILLING);
-    let before = cpu_time(pid)?;
-    let measuring = Instant::now();
+    let usage = Usage::of(pid)?;
     thread::sleep(WHILE);
-    let used = cpu_time(pid)?.saturating_sub(before);
-    let percent_of_a_core = 100.0 * used.as_secs_f64() / measuring.elapsed().as_secs_f64();
-    let (rss_mib, peak_rss_mib) = (memory_mib(pid, "VmRSS:")?, peak_rss_mib(pid)?);
-    drop(input);
+    let used = usage.until_now()?;
+    holder.end();
     let seconds = failing.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate is no exact count")]
-    let failures_a_second = holder.tally()? as f64 / seconds;
+    let failures_a_second = holder.tally::<u64>()? as f64 / seconds;
     say(&Top {
         listeners: HELD,
         failures_a_second,
-        percent_of_a_core,
-        rss_mib,
-        peak_rss_mib,
+        used,
     })
 }

@@ -67,6 +67,14 @@ pub fn run_as(pid: u32) -> Result<()> {
     .wait()
 }
 
+/// Lowers the limit to the lowest number that is free: no descriptor can be had, and nothing but accept is ever refused one.
+pub fn out_of_descriptors() -> Result<()> {
+    let free = sys::dup(0)?.as_raw_fd();
+    let (_, hard) = sys::nofile()?;
+    sys::set_nofile(u64::try_from(free)?, hard)?;
+    Ok(())
+}
+
 fn say(line: &str) -> Result<()> {
     let mut output = std::io::stdout().lock();
     writeln!(output, "{line}")
@@ -90,12 +98,9 @@ impl Server {
         Ok(self.failures)
     }
 
-    /// Lowers the limit to the lowest number that is free: no descriptor can be had, and nothing
-    /// but accept is ever refused one.
     fn exhaust(&self) -> Result<()> {
         if sys::nofile()?.0 == self.limits.0 {
-            let free = sys::dup(0)?.as_raw_fd();
-            sys::set_nofile(u64::try_from(free)?, self.limits.1)?;
+            out_of_descriptors()?;
         }
         Ok(())
     }
