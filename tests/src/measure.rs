@@ -15,6 +15,8 @@ mod top;
 mod usage;
 mod watcher;
 
+use std::ffi::CString;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -22,6 +24,8 @@ use serde::Serialize;
 
 pub use self::loads::Load;
 pub use self::usage::cpu_time;
+use self::watcher::LOAD;
+use crate::sys;
 
 /// What can be measured.
 pub const ALL: &[&str] = &["storms", "floods", "scale", "latency", "alerts", "top"];
@@ -31,6 +35,12 @@ const HELD: usize = 10_000;
 
 /// Measures, and prints a line of JSON for each thing that was.
 pub fn run(what: &str, turnaway: &Path, scenarios: &Path) -> Result<()> {
+    // Loads, and this process, which does what threads can do, have a name of their own.
+    let dir = tempfile::tempdir()?;
+    let named = dir.path().join(LOAD);
+    symlink(scenarios, &named)?;
+    sys::set_thread_name(&CString::new(LOAD)?)?;
+    let scenarios = named.as_path();
     match what {
         "storms" => storms::run(turnaway, scenarios),
         "floods" => floods::measure(turnaway, scenarios),

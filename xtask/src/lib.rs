@@ -14,6 +14,7 @@ pub mod lint;
 pub mod man;
 pub mod package;
 mod packages;
+pub mod plot;
 pub mod run;
 pub mod schema;
 pub mod setup;

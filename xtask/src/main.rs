@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, budget, build, demo, fuzz, lint, man, package, run, schema, setup, test, vm};
+use xtask::{
+    bench, budget, build, demo, fuzz, lint, man, package, plot, run, schema, setup, test, vm,
+};
 
 /// turnaway's chores.
 #[derive(Parser)]
@@ -38,6 +40,8 @@ enum Task {
     Test(test::Options),
     /// Measure what turnaway costs programs whose calls succeed
     Bench(bench::Options),
+    /// Draw what turnaway takes the more there is, for docs/performance.md
+    Plot(plot::Options),
     /// Print what verifying each program takes on every test kernel, and how deep its stack gets
     Budget,
     /// Have libFuzzer think up what comes from outside
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Task::Package(options) => package::run(options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Plot(options) => plot::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Budget => budget::run().map(|()| ExitCode::SUCCESS),
         Task::Fuzz(options) => fuzz::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::cli::run(options),

@@ -23,9 +23,10 @@ use crate::servers::poster::Poster;
 const INCIDENTS: u32 = 50;
 /// Failures whose way to the SIEM is timed.
 const RECORDS: usize = 300;
-/// Servers that fail in turn, and what is between two failures: of one server, ten a second are shown.
-const SERVERS: usize = 20;
-const PAUSE: Duration = Duration::from_millis(10);
+/// Servers that fail in turn, and what is between two failures: of each server the daemon shows one failure a second, and the
+/// same one fails again after two.
+const SERVERS: usize = 40;
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long what was told may take to come.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -97,7 +98,8 @@ fn records(scenarios: &Path, siem: &TcpListener) -> Result<Vec<f64>> {
         let server = &mut servers[(number + 1) % SERVERS];
         let asked = Instant::now();
         server.fail(1)?;
-        until(&lines, |line| is_event(line, server.pid))?;
+        until(&lines, |line| is_event(line, server.pid))
+            .with_context(|| format!("failure {number}, of process {}", server.pid))?;
         took.push(milliseconds(asked));
     }
     Ok(took)

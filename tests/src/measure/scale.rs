@@ -65,7 +65,9 @@ pub(super) fn run(turnaway: &Path, scenarios: &Path) -> Result<()> {
             let mut command = Command::new(scenarios);
             command.arg("crowd").arg(size.to_string());
             command.args(["--failing", &RATE.to_string()]);
-            command.args(["--seconds", &SECONDS.to_string()]).args(apart);
+            command
+                .args(["--seconds", &SECONDS.to_string()])
+                .args(apart);
             command
         };
         for size in PROCESSES {

@@ -11,8 +11,8 @@ use crate::daemon::Daemon;
 use crate::records::{Key, Summary};
 use crate::tracer::Tracer;
 
-/// What the kernel calls `turnaway-scenarios`.
-const LOAD: &str = "turnaway-scenar";
+/// What the kernel calls loads: what other programs of this machine fail meanwhile is theirs.
+pub(super) const LOAD: &str = "measured";
 
 /// Which command.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -70,10 +70,11 @@ impl Watcher {
     }
 }
 
-/// The totals of a reason, of loads: other programs of this machine may fail, too.
+/// The totals of a reason, of loads.
 pub(super) fn totals<'a>(summary: &'a Summary, reason: &str) -> impl Iterator<Item = &'a Key> {
     let totals = summary.totals.iter();
-    totals.filter(move |total| total.reason == reason && total.process.comm.as_deref() == Some(LOAD))
+    totals
+        .filter(move |total| total.reason == reason && total.process.comm.as_deref() == Some(LOAD))
 }
 
 /// Failures of a reason, of loads, with those that were too many to be told apart: of these, other programs' are few.
