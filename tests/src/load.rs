@@ -1,15 +1,18 @@
 //! Loops of successful calls, as fast as they go: what turnaway's hooks cost those is measured by
 //! `cargo xtask bench`.
 
+mod redis;
+
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use self::redis::Connections;
 use crate::{apart, sys};
 
-/// The loads.
+/// The loads that need no other program: with "redis" and "redis-connects", all.
 pub const ALL: &[&str] = &["getppid", "open", "accept", "unix"];
 
 /// Between two looks at the clock.
@@ -50,7 +53,12 @@ pub fn run(name: &str, duration: Duration) -> Result<f64> {
                 Ok(())
             })
         }
-        _ => bail!("no load is called {name}: there are {}", ALL.join(", ")),
+        "redis" => redis::run(Connections::Kept, duration),
+        "redis-connects" => redis::run(Connections::New, duration),
+        _ => bail!(
+            "no load is called {name}: there are {}, redis and redis-connects",
+            ALL.join(", ")
+        ),
     }
 }
 

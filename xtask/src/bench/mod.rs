@@ -20,7 +20,14 @@ use crate::{build, setup};
 
 /// What is looked at, and the options of `turnaway trace` that it is traced with.
 const TRACED: [(&str, &[&str]); 2] = [("accept", &["--reason", "accept"]), ("everything", &[])];
-const LOADS: [&str; 4] = ["getppid", "open", "accept", "unix"];
+const LOADS: [&str; 6] = [
+    "getppid",
+    "open",
+    "accept",
+    "unix",
+    "redis",
+    "redis-connects",
+];
 
 /// Options of `cargo xtask bench`.
 #[derive(Args)]
@@ -79,14 +86,14 @@ pub fn run(options: &Options) -> Result<()> {
     if options.measure {
         return bench.measure().map(drop);
     }
-    println!("TRACED      LOAD            BARE/s     TRACED/s   RATIO    NS MORE");
+    println!("TRACED      LOAD                BARE/s     TRACED/s   RATIO    NS MORE");
     let mut figures = Vec::new();
     for (traced, arguments) in TRACED {
         for load in LOADS {
             if options.load.as_deref().is_none_or(|only| only == load) {
                 let figure = bench.pairs(load, arguments)?;
                 println!(
-                    "{traced:<11} {load:<10} {:>11.0} {:>12.0} {:>7.3} {:>10.1}",
+                    "{traced:<11} {load:<14} {:>11.0} {:>12.0} {:>7.3} {:>10.1}",
                     figure.bare, figure.traced, figure.ratio, figure.ns_more
                 );
                 figures.push(json!({
