@@ -53,6 +53,9 @@ pub(crate) const TESTS: &[&str] = &[
     "libwrap0",
 ];
 
+/// Other tools at the nearest job, which `cargo xtask bench` compares with; strace is among [`TESTS`].
+pub(crate) const BENCH: &[&str] = &["bpftrace", "linux-perf"];
+
 /// What tests run without installing it: it excludes another package of the list.
 pub(crate) const UNPACKED: &[&str] = &[
     "syslog-ng-core", // takes the stream, too; it and rsyslog exclude each other

@@ -14,6 +14,9 @@ pub struct Options {
     /// Also install what tests and lints need: servers, qemu, cargo-deny, test kernels
     #[arg(long)]
     pub tests: bool,
+    /// Also install what benches compare with
+    #[arg(long)]
+    pub bench: bool,
 }
 
 /// Installs what is missing.
@@ -25,11 +28,13 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 fn package_steps(options: Options) -> Result<Vec<Step>> {
-    let wanted = if options.tests {
-        [packages::BUILD, packages::TESTS].concat()
-    } else {
-        packages::BUILD.to_vec()
-    };
+    let mut wanted = packages::BUILD.to_vec();
+    if options.tests {
+        wanted.extend(packages::TESTS);
+    }
+    if options.bench {
+        wanted.extend(packages::BENCH);
+    }
     if !apt::exists() {
         if options.tests {
             eprintln!(

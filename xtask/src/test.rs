@@ -30,7 +30,10 @@ pub fn run(options: &Options) -> Result<()> {
         vm::kernel_by_name(name)?;
     }
     let start = Instant::now();
-    setup::run(setup::Options { tests: true })?;
+    setup::run(setup::Options {
+        tests: true,
+        ..setup::Options::default()
+    })?;
     build::ebpf()?;
     let programs = build::static_programs(
         &["turnaway", "turnaway-tests", "xtask"],

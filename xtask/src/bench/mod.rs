@@ -47,7 +47,7 @@ pub struct Options {
     /// What each program takes in a guest with this test kernel, in all tiers, and nothing else
     #[arg(long, conflicts_with_all = ["pairs", "load", "tier", "json"])]
     kernel: Option<String>,
-    /// Only the costs of storms, of many listeners, and the time until it tells
+    /// Only the costs of storms and floods, of many listeners, processes, cgroups and keys, and the time until it tells
     #[arg(long, conflicts_with_all = ["pairs", "load", "tier", "kernel"])]
     measure: bool,
     /// Write the figures here, as JSON
@@ -62,7 +62,10 @@ pub fn run(options: &Options) -> Result<()> {
         "hooks need root: run `sudo -E cargo xtask bench`"
     );
     ensure!(options.pairs > 0, "nothing to measure: --pairs is 0");
-    setup::run(setup::Options { tests: true })?;
+    setup::run(setup::Options {
+        tests: true,
+        bench: true,
+    })?;
     build::ebpf()?;
     let programs = build::static_programs(
         &["turnaway", "turnaway-tests"],
@@ -84,7 +87,8 @@ pub fn run(options: &Options) -> Result<()> {
     };
     println!("{}", machine()?);
     if options.measure {
-        return bench.measure().map(drop);
+        let measured = bench.measure()?;
+        return options.write(&json!({"machine": machine()?, "measured": measured}));
     }
     println!("TRACED      LOAD                BARE/s     TRACED/s   RATIO    NS MORE");
     let mut figures = Vec::new();
@@ -111,7 +115,7 @@ pub fn run(options: &Options) -> Result<()> {
             println!(
                 "{:<11} is not installed: apt install {}",
                 peer.name(),
-                peer.name()
+                peer.package()
             );
             continue;
         }
@@ -128,12 +132,18 @@ pub fn run(options: &Options) -> Result<()> {
     for cost in &hooks {
         println!("{cost}");
     }
-    if let Some(path) = &options.json {
-        let all = json!({"machine": machine()?, "loads": figures, "peers": beside, "measured": measured, "programs": hooks.iter().map(|cost| &cost.0).collect::<Vec<_>>()});
-        fs::write(path, format!("{all:#}\n"))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    options.write(&json!({"machine": machine()?, "loads": figures, "peers": beside, "measured": measured, "programs": hooks.iter().map(|cost| &cost.0).collect::<Vec<_>>()}))
+}
+
+impl Options {
+    /// Writes figures, if that is wanted.
+    fn write(&self, figures: &Value) -> Result<()> {
+        let Some(path) = &self.json else {
+            return Ok(());
+        };
+        fs::write(path, format!("{figures:#}\n"))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
-    Ok(())
 }
 
 fn machine() -> Result<String> {
@@ -227,7 +237,7 @@ impl Bench<'_> {
         Ok((median(to_bare), median(to_turnaway)))
     }
 
-    /// Storms, many listeners, and how soon it tells.
+    /// Storms, much to look at, and how soon it tells.
     fn measure(&self) -> Result<Vec<Value>> {
         let mut command = Command::new(&self.loads);
         command.arg("measure").arg("--turnaway").arg(&self.turnaway);

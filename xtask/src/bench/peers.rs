@@ -3,8 +3,10 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command::find_program;
 
@@ -13,45 +15,52 @@ const SCRIPT: &str = "BEGIN { printf(\"ready\\n\") } \
     tracepoint:syscalls:sys_exit_accept4, tracepoint:syscalls:sys_exit_accept \
     /args->ret < 0/ { @[pid, comm, args->ret] = count(); }";
 
-/// Where bpftrace looks for tracepoints; in a mount namespace of its own, so that nothing of the host's changes.
-const WITH_DEBUGFS: &str =
-    "mount --make-rprivate / && mount -t debugfs none /sys/kernel/debug && exec \"$@\"";
+/// Where the others look for tracepoints; in a mount namespace of its own, so that nothing of the host's changes.
+const WITH_TRACEFS: &str = "mount --make-rprivate / && mount -t debugfs none /sys/kernel/debug && \
+    mount -t tracefs none /sys/kernel/tracing && exec \"$@\"";
+
+/// How long one may take to begin.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     Bpftrace,
+    Perf,
     Strace,
 }
 
 impl Peer {
-    pub(super) const ALL: [Self; 2] = [Self::Bpftrace, Self::Strace];
+    pub(super) const ALL: [Self; 3] = [Self::Bpftrace, Self::Perf, Self::Strace];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Bpftrace => "bpftrace",
+            Self::Perf => "perf trace",
+            Self::Strace => "strace",
+        }
+    }
+
+    /// The Debian package that it is in.
+    pub(super) fn package(self) -> &'static str {
+        match self {
+            Self::Bpftrace => "bpftrace",
+            Self::Perf => "linux-perf",
             Self::Strace => "strace",
         }
     }
 
     pub(super) fn is_there(self) -> bool {
-        find_program(self.name()).is_some()
+        let program = self.name().split(' ').next();
+        program.and_then(find_program).is_some()
     }
 
     /// The load under this tool, if the tool runs it.
     pub(super) fn load(self, load: &Path) -> Option<Command> {
         (self == Self::Strace).then(|| {
             let mut command = Command::new("strace");
-            command.args([
-                "-f",
-                "-qq",
-                "-o",
-                "/dev/null",
-                "-e",
-                "trace=accept,accept4",
-                "-e",
-                "status=failed",
-            ]);
+            command.args(["-f", "-qq", "-o", "/dev/null"]);
+            command.args(["-e", "trace=accept,accept4", "-e", "status=failed"]);
             command.arg(load);
             command
         })
@@ -59,38 +68,66 @@ impl Peer {
 
     /// The tool beside the load, at work, if it runs there.
     pub(super) fn beside(self) -> Result<Option<Beside>> {
-        if self != Self::Bpftrace {
-            return Ok(None);
-        }
-        let mut child = Command::new("unshare")
-            .args([
-                "-m",
-                "sh",
-                "-c",
-                WITH_DEBUGFS,
-                "sh",
-                "bpftrace",
-                "-e",
-                SCRIPT,
-            ])
+        let arguments: &[&str] = match self {
+            Self::Bpftrace => &["bpftrace", "-e", SCRIPT],
+            // The whole system, as the others; standard error would be its output.
+            Self::Perf => &[
+                "perf",
+                "trace",
+                "--all-cpus",
+                "--event",
+                "accept,accept4",
+                "--failure",
+                "--output",
+                "/dev/null",
+            ],
+            Self::Strace => return Ok(None),
+        };
+        let child = Command::new("unshare")
+            .args(["-m", "sh", "-c", WITH_TRACEFS, "sh"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .context("cannot run bpftrace")?;
-        let stdout = child.stdout.take().context("no output")?;
-        let beside = Beside(child);
-        for line in BufReader::new(stdout).lines() {
-            if line?.starts_with("ready") {
-                return Ok(Some(beside));
-            }
+            .with_context(|| format!("cannot run {}", self.name()))?;
+        let mut beside = Beside(child);
+        match self {
+            Self::Perf => beside.until_it_waits()?,
+            _ => beside.until_it_says("ready")?,
         }
-        bail!("bpftrace ended before it traced");
+        Ok(Some(beside))
     }
 }
 
 /// It is ended when this is dropped.
 pub(super) struct Beside(Child);
+
+impl Beside {
+    fn until_it_says(&mut self, word: &str) -> Result<()> {
+        let stdout = self.0.stdout.take().context("no output")?;
+        for line in BufReader::new(stdout).lines() {
+            if line?.starts_with(word) {
+                return Ok(());
+            }
+        }
+        bail!("it ended before it traced");
+    }
+
+    /// perf says nothing; it polls its buffers once all is in place.
+    fn until_it_waits(&mut self) -> Result<()> {
+        let place = format!("/proc/{}/wchan", self.0.id());
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if fs::read_to_string(&place)?.contains("poll") {
+                return Ok(());
+            }
+            ensure!(self.0.try_wait()?.is_none(), "it ended before it traced");
+            thread::sleep(Duration::from_millis(10));
+        }
+        bail!("it did not trace within {PATIENCE:?}")
+    }
+}
 
 impl Drop for Beside {
     fn drop(&mut self) {

@@ -52,7 +52,10 @@ pub fn object() -> PathBuf {
 
 /// Builds, boots every test kernel and prints the table.
 pub fn run() -> Result<()> {
-    setup::run(setup::Options { tests: true })?;
+    setup::run(setup::Options {
+        tests: true,
+        ..setup::Options::default()
+    })?;
     build::ebpf()?;
     let programs = build::static_programs(
         &["turnaway", "turnaway-tests", "xtask"],

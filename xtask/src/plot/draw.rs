@@ -6,6 +6,9 @@ use plotters::prelude::*;
 
 use super::figures::{Panel, Point};
 
+/// What is drawn of a point.
+type Height = fn(&Point) -> f64;
+
 const SIZE: (u32, u32) = (960, 720);
 /// Per cent of a core, and MiB.
 const HEIGHTS: (f64, f64) = (0.01, 100.0);
@@ -46,7 +49,6 @@ fn draw(panels: &[Panel], text: &mut String) -> Result<(), Box<dyn std::error::E
             .draw_series(LineSeries::new(straight, LINEAR))?
             .label("CPU if it grew in proportion")
             .legend(|(x, y)| PathElement::new([(x, y), (x + 14, y)], LINEAR));
-        type Height = fn(&Point) -> f64;
         let lines: [(RGBColor, &str, Height); 2] = [
             (CPU, "CPU, % of a core", |point| point.percent_of_a_core),
             (RSS, "RSS, MiB", |point| point.rss_mib),
@@ -82,9 +84,10 @@ fn in_proportion(first: Point, last_size: f64) -> [(f64, f64); 2] {
 mod tests {
     use super::super::figures::tests::measured;
     use super::*;
+    use serde_json::Value;
 
     fn picture() -> String {
-        let lines: String = measured().iter().map(|one| format!("{one}\n")).collect();
+        let lines: String = measured().iter().map(Value::to_string).collect();
         svg(&Panel::all(&lines, "daemon").unwrap()).unwrap()
     }
 

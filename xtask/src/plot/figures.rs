@@ -92,7 +92,8 @@ pub(super) mod tests {
 
     #[test]
     fn lines_and_a_bench_are_read_alike() {
-        let lines: String = measured().iter().map(|one| format!("{one}\n")).collect();
+        let all: Vec<String> = measured().iter().map(Value::to_string).collect();
+        let lines = all.join("\n");
         let bench = json!({"machine": "Linux", "measured": measured(), "loads": []}).to_string();
         let panels = Panel::all(&lines, "daemon").unwrap();
         assert_eq!(panels, Panel::all(&bench, "daemon").unwrap());
