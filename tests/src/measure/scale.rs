@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::holder::Holder;
@@ -55,37 +55,45 @@ struct Failed {
     lost_missed: Option<u64>,
 }
 
-/// Measures all of it.
-pub(super) fn run(turnaway: &Path, scenarios: &Path) -> Result<()> {
-    for size in LISTENERS {
-        listening(turnaway, scenarios, size)?;
-    }
-    for program in Program::ALL {
-        let crowd = |size: u64, apart: &[&str]| {
-            let mut command = Command::new(scenarios);
-            command.arg("crowd").arg(size.to_string());
-            command.args(["--failing", &RATE.to_string()]);
-            command
-                .args(["--seconds", &SECONDS.to_string()])
-                .args(apart);
-            command
-        };
-        for size in PROCESSES {
-            failing("processes", size, program, turnaway, crowd(size, &[]))?;
-        }
-        for size in CGROUPS {
+/// Measures one of them.
+pub(super) fn run(what: &str, turnaway: &Path, scenarios: &Path) -> Result<()> {
+    let crowd = |size: u64, apart: &[&str]| {
+        let mut command = Command::new(scenarios);
+        command.arg("crowd").arg(size.to_string());
+        command.args(["--failing", &RATE.to_string()]);
+        command
+            .args(["--seconds", &SECONDS.to_string()])
+            .args(apart);
+        command
+    };
+    let places = |size: u64| {
+        let mut command = Command::new(scenarios);
+        command.arg("places").arg(size.to_string());
+        command.args(["--total", &REFUSED.to_string()]);
+        command.args(["--seconds", &MINUTE.to_string()]);
+        command
+    };
+    let each = |sizes: &[u64], measured: &dyn Fn(u64, Program) -> Result<()>| {
+        Program::ALL
+            .iter()
+            .try_for_each(|program| sizes.iter().try_for_each(|size| measured(*size, *program)))
+    };
+    match what {
+        "listeners" => LISTENERS
+            .into_iter()
+            .try_for_each(|size| listening(turnaway, scenarios, size)),
+        "processes" => each(&PROCESSES, &|size, program| {
+            failing("processes", size, program, turnaway, crowd(size, &[]))
+        }),
+        "cgroups" => each(&CGROUPS, &|size, program| {
             let command = crowd(size, &["--cgroups"]);
-            failing("cgroups", size, program, turnaway, command)?;
-        }
-        for size in KEYS {
-            let mut command = Command::new(scenarios);
-            command.arg("places").arg(size.to_string());
-            command.args(["--total", &REFUSED.to_string()]);
-            command.args(["--seconds", &MINUTE.to_string()]);
-            failing("keys", size, program, turnaway, command)?;
-        }
+            failing("cgroups", size, program, turnaway, command)
+        }),
+        "keys" => each(&KEYS, &|size, program| {
+            failing("keys", size, program, turnaway, places(size))
+        }),
+        _ => bail!("there is no scale of {what}"),
     }
-    Ok(())
 }
 
 /// What asking for so many listeners takes: processes have them, and nothing happens.
