@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -66,6 +67,17 @@ impl Cgroup {
     pub fn take(&self, pid: u32) -> Result<()> {
         fs::write(self.path.join("cgroup.procs"), pid.to_string())
             .with_context(|| format!("cannot move process {pid} into {}", self.path.display()))
+    }
+
+    /// Its id, as the kernel's programs are told it: of a cgroup of the unified hierarchy.
+    pub fn id(&self) -> Result<u64> {
+        Ok(fs::metadata(&self.path)?.ino())
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Removes it, once its last process is gone.

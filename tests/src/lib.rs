@@ -19,6 +19,7 @@ pub mod programs;
 pub mod records;
 pub mod scenario;
 pub mod servers;
+pub mod soak;
 pub mod sys;
 pub mod terminal;
 pub mod tracer;

@@ -16,6 +16,7 @@ use turnaway_tests::measure;
 use turnaway_tests::programs;
 use turnaway_tests::scenario::run::{self, Outcome, Programs};
 use turnaway_tests::scenario::{self, Scenario, TIERS};
+use turnaway_tests::soak;
 use turnaway_tests::tracer;
 use turnaway_tests::workload::{Stage, driven};
 
@@ -75,6 +76,8 @@ enum Action {
         #[arg(long)]
         turnaway: PathBuf,
     },
+    /// Have servers fail for hours, and print what turnaway takes meanwhile and whether it counts right: lines of JSON
+    Soak(soak::Options),
     /// Print what the kernel's verifier took for each of turnaway's programs, in all tiers
     Programs {
         /// The program to look at
@@ -159,6 +162,11 @@ fn main() -> Result<ExitCode> {
             let scenarios = std::env::current_exe()?;
             for what in what {
                 measure::run(&what, &turnaway, &scenarios)?;
+            }
+        }
+        Action::Soak(options) => {
+            if !soak::run(&options)? {
+                return Ok(ExitCode::FAILURE);
             }
         }
         Action::Programs { turnaway } => {

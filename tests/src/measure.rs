@@ -23,7 +23,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 pub use self::loads::Load;
-pub use self::usage::cpu_time;
+pub use self::usage::{cpu_time, memory_kib};
 use self::watcher::LOAD;
 use crate::sys;
 

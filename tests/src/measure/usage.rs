@@ -60,13 +60,16 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// A line of /proc/PID/status.
 fn memory_mib(pid: u32, name: &str) -> Result<f64> {
+    Ok(memory_kib(pid, name)? / 1024.0)
+}
+
+/// A line of /proc/PID/status.
+pub fn memory_kib(pid: u32, name: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix(name))
         .with_context(|| format!("no {name}"))?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib / 1024.0)
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

@@ -1,7 +1,7 @@
 //! Servers in the foreground, with nothing between them and the test.
 
 use std::collections::BTreeSet;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
@@ -30,10 +30,24 @@ impl Foreground {
     pub fn start_heard(command: &mut Command, port: u16) -> Result<Self> {
         let before = listeners(port)?;
         let mut server = Self::spawn(command)?;
+        server.listens(port, &before)?;
+        Ok(server)
+    }
+
+    fn listens(&mut self, port: u16, before: &BTreeSet<String>) -> Result<()> {
         wait::until_true("the server to listen", || {
-            server.still_runs()?;
-            Ok(!listeners(port)?.is_subset(&before))
-        })?;
+            self.still_runs()?;
+            Ok(!listeners(port)?.is_subset(before))
+        })
+    }
+
+    /// The same; it writes to a file, which others may shorten.
+    pub fn start_logged(command: &mut Command, port: u16, log: &Path) -> Result<Self> {
+        let file = File::options().append(true).create(true).open(log);
+        let file = file.with_context(|| format!("cannot write {}", log.display()))?;
+        let before = listeners(port)?;
+        let mut server = Self::spawn_to(command.stderr(Stdio::null()), file.into())?;
+        server.listens(port, &before)?;
         Ok(server)
     }
 
@@ -49,7 +63,11 @@ impl Foreground {
     }
 
     fn spawn(command: &mut Command) -> Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self::spawn_to(command, Stdio::null())
+    }
+
+    fn spawn_to(command: &mut Command, output: Stdio) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(output);
         let child = command.spawn();
         Ok(Self(
             child.with_context(|| format!("cannot run {command:?}"))?,
