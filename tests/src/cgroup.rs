@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -43,6 +44,32 @@ pub fn hierarchies() -> Result<Vec<Hierarchy>> {
     Ok(found)
 }
 
+/// The hierarchy that limits memory, of either version.
+pub fn memory() -> Result<Hierarchy> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
+    let mut found = None;
+    for line in mounts.lines() {
+        let fields: Vec<&str> = line.split(' ').take(4).collect();
+        let &[_, mounted, kind, options] = fields.as_slice() else {
+            continue;
+        };
+        let mounted = PathBuf::from(mounted);
+        match kind {
+            "cgroup" if options.split(',').any(|option| option == "memory") => {
+                let name = "memory";
+                return Ok(Hierarchy { mounted, name });
+            }
+            "cgroup2" => found = Some(mounted),
+            _ => {}
+        }
+    }
+    let mounted = found.context("no cgroup hierarchy is mounted")?;
+    fs::write(mounted.join("cgroup.subtree_control"), "+memory")
+        .context("no controller of memory")?;
+    let name = "unified";
+    Ok(Hierarchy { mounted, name })
+}
+
 /// A cgroup at the root of a hierarchy. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -74,10 +101,49 @@ impl Cgroup {
         Ok(fs::metadata(&self.path)?.ino())
     }
 
-    /// Where its files are.
+    /// A command that runs another in it from its first moment on: what that allocates counts here.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\""])
+            .args([&self.path, program]);
+        command
+    }
+
+    /// Limits its memory, where the [controller](memory) is, to what it uses or to so many bytes. Whether that could
+    /// be done: version 1 refuses a limit that it cannot get down to.
+    pub fn limit_memory(&self, bytes: Option<u64>) -> Result<bool> {
+        let is_old = self.path.join("memory.limit_in_bytes").exists();
+        let (limit, used) = if is_old {
+            ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        } else {
+            ("memory.max", "memory.current")
+        };
+        let swap = self.path.join("memory.swap.max");
+        if swap.exists() {
+            fs::write(swap, "0")?;
+        }
+        let bytes = match bytes {
+            Some(bytes) => bytes.to_string(),
+            None => fs::read_to_string(self.path.join(used))?,
+        };
+        match fs::write(self.path.join(limit), bytes.trim()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot set {limit}")),
+        }
+    }
+
+    /// How many of its processes the kernel has killed for want of memory.
+    pub fn killed(&self) -> Result<u64> {
+        let events = fs::read_to_string(self.path.join("memory.events"))
+            .or_else(|_| fs::read_to_string(self.path.join("memory.oom_control")))
+            .context("the kernel does not tell what it killed")?;
+        let mut killed = events
+            .lines()
+            .filter_map(|line| line.strip_prefix("oom_kill "));
+        Ok(killed.next().context("no count")?.trim().parse()?)
     }
 
     /// Removes it, once its last process is gone.

@@ -88,8 +88,18 @@ impl Daemon {
 
     /// The same, with further arguments.
     pub fn start_with(binary: &Path, config: &Path, state: &Path, more: &[&OsStr]) -> Result<Self> {
+        Self::start_by(&mut Command::new(binary), config, state, more)
+    }
+
+    /// The same, by a command that runs turnaway in some way.
+    pub fn start_by(
+        command: &mut Command,
+        config: &Path,
+        state: &Path,
+        more: &[&OsStr],
+    ) -> Result<Self> {
         let metrics = free_port()?;
-        let mut child = Command::new(binary)
+        let mut child = command
             .args(["daemon", "--json", "--config"])
             .arg(config)
             .arg("--state")

@@ -431,9 +431,9 @@ impl Listener {
     }
 }
 
-/// Inode number of the network namespace that the calling process is in.
+/// Inode number of the network namespace that the calling thread is in.
 pub fn own_netns() -> Result<u64> {
-    Ok(fs::metadata("/proc/self/ns/net")?.ino())
+    Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
 }
 
 #[cfg(test)]

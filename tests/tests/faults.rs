@@ -1,5 +1,8 @@
 //! What befalls the host, and turnaway, while it runs (docs/faults.md): what comes of it is exact, or said not to be.
 
+#[path = "faults/memory.rs"]
+mod memory;
+
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -329,7 +332,7 @@ fn what_finds_no_room_is_counted() {
     );
 }
 
-/// Killed for want of memory, as by the limit of its cgroup: no hook stays behind.
+/// No hook stays behind.
 #[test]
 fn killed_it_leaves_no_hook_behind() {
     let acceptor = acceptor();

@@ -37,6 +37,8 @@ const REDIS: (&str, usize) = (
 /// Servers of a round's own, and processes that fail once each.
 const ACCEPTORS: usize = 4;
 const LIVES: u64 = 10;
+/// Of those in the first round: what turnaway remembers of processes is full from then on.
+const FIRST: u64 = 5000;
 /// Connects that are refused in a round, and where nobody listens.
 const REFUSED: u64 = 25;
 const NOBODY: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 77, 0, 1), 9);
@@ -132,7 +134,8 @@ impl<'a> Loads<'a> {
             let acceptors: Vec<_> = (1..=ACCEPTORS)
                 .map(|number| scope.spawn(move || come_and_go(scenarios, 20 * number as u64)))
                 .collect();
-            let lives = scope.spawn(|| short_lives(scenarios));
+            let lives = if number == 0 { FIRST } else { LIVES };
+            let lives = scope.spawn(move || short_lives(scenarios, lives));
             let refused = scope.spawn(refused);
             let accepts = acceptors.into_iter().map(joined).sum::<Result<u64>>()?;
             joined(nginx)?;
@@ -224,12 +227,12 @@ fn come_and_go(scenarios: &Path, failures: u64) -> Result<u64> {
 }
 
 /// Processes that fail once each and end.
-fn short_lives(scenarios: &Path) -> Result<u64> {
+fn short_lives(scenarios: &Path, lives: u64) -> Result<u64> {
     let done = Command::new(scenarios)
-        .args(["lives", &LIVES.to_string()])
+        .args(["lives", &lives.to_string()])
         .status()?;
     ensure!(done.success(), "the processes failed: {done}");
-    Ok(LIVES)
+    Ok(lives)
 }
 
 /// Connects to where nobody listens.

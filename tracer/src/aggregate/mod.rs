@@ -7,6 +7,8 @@ use crate::event::{Address, Count, Failure, Key, Listener, Process, Target};
 /// Most keys that are told apart; what comes after is kept as one number. It is what a hash map of 2^14
 /// places takes before it makes twice as many: some 6 MiB in all.
 const MAX_KEYS: usize = 14_336;
+/// The same for who runs for weeks, and comes to any bound: what takes 2^12 places, some 1.5 MiB.
+const MAX_KEYS_FOR_LONG: usize = 3_584;
 /// Most listeners and names that are remembered, each: they are small.
 const MAX_NAMES: usize = 100_000;
 
@@ -58,6 +60,12 @@ impl Totals {
     #[must_use]
     pub fn untold() -> Self {
         Self::with_room(0)
+    }
+
+    /// Totals of what runs until the host ends.
+    #[must_use]
+    pub fn for_long() -> Self {
+        Self::with_room(MAX_KEYS_FOR_LONG)
     }
 
     fn with_room(most: usize) -> Self {
@@ -270,13 +278,22 @@ mod tests {
 
     #[test]
     fn too_many_keys_keep_their_sum() {
-        let mut totals = Totals::default();
-        let keys = u32::try_from(MAX_KEYS).unwrap() + 5;
-        for pid in 0..keys {
-            totals.count(&count(pid, 2));
+        for (mut totals, most, places) in [
+            (Totals::default(), MAX_KEYS, 1 << 14),
+            (Totals::for_long(), MAX_KEYS_FOR_LONG, 1 << 12),
+        ] {
+            let keys = u32::try_from(most).unwrap() + 5;
+            for pid in 0..keys {
+                totals.count(&count(pid, 2));
+            }
+            let told_apart: u64 = totals.sorted().iter().map(|(_, total)| total.count).sum();
+            assert_eq!(told_apart + totals.other(), u64::from(keys) * 2);
+            assert_eq!(totals.other(), 10);
+            // One more, and the map would take twice as much.
+            assert_eq!(
+                (totals.keys.len(), totals.keys.capacity()),
+                (most, places / 8 * 7)
+            );
         }
-        let told_apart: u64 = totals.sorted().iter().map(|(_, total)| total.count).sum();
-        assert_eq!(told_apart + totals.other(), u64::from(keys) * 2);
-        assert_eq!(totals.other(), 10);
     }
 }

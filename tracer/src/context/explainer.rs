@@ -41,6 +41,9 @@ const CLOSE: u64 = 600;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Most incidents of one victim and reason that are remembered.
 const ONSETS: usize = 500;
+/// Most victims and reasons whose incidents are, those that had one last: names of containers are ever new. The rest
+/// is in the history.
+const VICTIMS: usize = 1000;
 
 /// Explains incidents and keeps their history.
 #[derive(Debug)]
@@ -76,10 +79,31 @@ struct Noted {
 /// When incidents of each victim and reason began, and when somebody watched.
 #[derive(Debug, Default)]
 struct Past {
-    onsets: HashMap<(String, String), Vec<Timestamp>>,
+    onsets: Onsets,
     watched: Vec<Span>,
     /// What was known of those that had not ended.
     contexts: HashMap<String, Explanation>,
+}
+
+/// When incidents of victims and reasons began, oldest first; those that had one last are the last.
+#[derive(Debug, Default)]
+struct Onsets(LinkedHashMap<(String, String), Vec<Timestamp>>);
+
+impl Onsets {
+    /// All that are known of one, now that these are too.
+    fn add(&mut self, key: (String, String), more: &[Timestamp]) -> &[Timestamp] {
+        if self.0.len() >= VICTIMS && !self.0.contains_key(&key) {
+            self.0.pop_front();
+        }
+        self.0.to_back(&key);
+        let onsets = self.0.entry(key).or_insert_with(Vec::new);
+        onsets.extend_from_slice(more);
+        onsets.sort_unstable();
+        onsets.dedup();
+        let excess = onsets.len().saturating_sub(ONSETS);
+        onsets.drain(..excess);
+        onsets
+    }
 }
 
 impl Explainer {
@@ -307,12 +331,7 @@ impl Explainer {
             from: self.begun,
             until: Timestamp::now(),
         });
-        let onsets = past.onsets.entry(key).or_default();
-        if !onsets.contains(&incident.started) {
-            onsets.push(incident.started);
-        }
-        let more = onsets.len().saturating_sub(ONSETS);
-        onsets.drain(..more);
+        let onsets = past.onsets.add(key, &[incident.started]);
         if onsets.len() < 2 {
             return None;
         }
@@ -464,12 +483,10 @@ fn remember(file: &Path, history: Option<Arc<History>>, past: Arc<Mutex<Past>>) 
                     let mut past = past.lock().unwrap_or_else(PoisonError::into_inner);
                     past.watched = read.watched;
                     past.contexts = read.contexts;
-                    for (key, mut onsets) in read.onsets {
-                        let known = past.onsets.entry(key).or_default();
-                        onsets.append(known);
-                        onsets.sort_unstable();
-                        onsets.dedup();
-                        *known = onsets;
+                    // What came meanwhile is newer.
+                    let since = std::mem::replace(&mut past.onsets, read.onsets);
+                    for (key, onsets) in since.0 {
+                        past.onsets.add(key, &onsets);
                     }
                 }
                 Err(error) => log::warn!("what happened before is not known: {error:#}"),
@@ -482,13 +499,14 @@ fn remember(file: &Path, history: Option<Arc<History>>, past: Arc<Mutex<Past>>) 
 fn read(file: &Path) -> Result<Past> {
     let reader = Reader::open(file)?;
     let mut past = Past::default();
-    for incident in reader.incidents(&Wanted::default())? {
+    // They are read newest first; those that had one last are to be the last.
+    for incident in reader.incidents(&Wanted::default())?.into_iter().rev() {
         let reason = incident
             .reason()
             .map_or("", |code| code.as_str())
             .to_owned();
         let key = (incident.subject(), reason);
-        past.onsets.entry(key).or_default().push(incident.started);
+        past.onsets.add(key, &[incident.started]);
         if incident.ended.is_none()
             && let Ok(Some(context)) = reader.context(&incident.id)
             && let Ok(explanation) = serde_json::from_value(context.context)
@@ -546,6 +564,28 @@ mod tests {
         let mut fired = changes.find(|change| change.what == What::Fired).unwrap();
         fired.record.explanation = None;
         fired
+    }
+
+    #[test]
+    fn of_ever_new_victims_those_that_had_an_incident_last_are_remembered() {
+        let mut onsets = Onsets::default();
+        let key = |name: &str| (name.to_owned(), "accept.emfile".to_owned());
+        let second = |second| Timestamp::from_second(second).unwrap();
+        for number in 0..5_000 {
+            onsets.add(key("pooler"), &[second(number)]);
+            onsets.add(key(&format!("job in {number}")), &[second(number)]);
+        }
+        assert_eq!(onsets.0.len(), VICTIMS);
+        let known = onsets.add(key("pooler"), &[second(4_999)]);
+        assert_eq!(known.len(), ONSETS);
+        assert_eq!(known.last(), Some(&second(4_999)));
+        assert_eq!(onsets.add(key("job in 4999"), &[second(6_000)]).len(), 2);
+        assert_eq!(onsets.add(key("job in 0"), &[second(6_000)]).len(), 1);
+        // What is read from the history comes when newer ones are known.
+        assert_eq!(
+            onsets.add(key("job in 4999"), &[second(1)]),
+            [second(1), second(4_999), second(6_000)]
+        );
     }
 
     #[test]

@@ -493,6 +493,11 @@ fn explain_load(error: anyhow::Error) -> anyhow::Error {
             |lacking| format!("{lacking}; run turnaway as root, or with what docs/daemon.md says"),
         );
         error.context(format!("the kernel refused to make a BPF map: {lacking}"))
+    } else if text.contains("Cannot allocate memory") {
+        error.context(
+            "no memory for turnaway's kernel side, whose maps count towards the limit of its cgroup: raise that \
+             (MemoryMax, memory.max)",
+        )
     } else {
         error.context("cannot load turnaway's kernel side")
     }

@@ -135,7 +135,8 @@ impl<'a> Pipeline<'a> {
             // Who watches on a terminal is told no totals at the end.
             totals: match &watcher {
                 Some(watcher) if watcher.has_terminal() => Totals::untold(),
-                _ => Totals::default(),
+                Some(_) => Totals::for_long(),
+                None => Totals::default(),
             },
             output: Output::new(options.format, &options.shown),
             stdout,
