@@ -18,6 +18,7 @@ pub mod plot;
 pub mod run;
 pub mod schema;
 pub mod setup;
+pub mod soak;
 mod steps;
 pub mod test;
 mod toolchain;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::{
-    bench, budget, build, demo, fuzz, lint, man, package, plot, run, schema, setup, test, vm,
+    bench, budget, build, demo, fuzz, lint, man, package, plot, run, schema, setup, soak, test, vm,
 };
 
 /// turnaway's chores.
@@ -42,6 +42,8 @@ enum Task {
     Bench(bench::Options),
     /// Draw what turnaway takes the more there is, for docs/performance.md
     Plot(plot::Options),
+    /// Have servers fail for hours: what turnaway takes must not grow, and its counts must be theirs
+    Soak(soak::Options),
     /// Print what verifying each program takes on every test kernel, and how deep its stack gets
     Budget,
     /// Have libFuzzer think up what comes from outside
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Plot(options) => plot::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Soak(options) => soak::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Budget => budget::run().map(|()| ExitCode::SUCCESS),
         Task::Fuzz(options) => fuzz::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::cli::run(options),

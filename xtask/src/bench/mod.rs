@@ -146,7 +146,8 @@ impl Options {
     }
 }
 
-fn machine() -> Result<String> {
+/// The kernel and the processors, in a line.
+pub(crate) fn machine() -> Result<String> {
     let cpus = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpus
         .lines()
