@@ -30,7 +30,10 @@ pub struct Options {
 /// Builds, runs it and prints the table and the verdict; fails where that is not good.
 pub fn run(options: &Options) -> Result<()> {
     ensure!(is_root(), "hooks need root: run `sudo -E cargo xtask soak`");
-    setup::run(setup::Options { tests: true })?;
+    setup::run(setup::Options {
+        tests: true,
+        ..setup::Options::default()
+    })?;
     build::ebpf()?;
     let programs = build::static_programs(
         &["turnaway", "turnaway-tests"],

@@ -1,25 +1,51 @@
 //! `cargo xtask bench`: what turnaway costs programs whose calls succeed. Ratios of runs side by
 //! side on one machine, medians of pairs; times of one run are worth nothing.
 
+mod hooks;
 mod peers;
+mod tracer;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
+use self::hooks::{Cost, HEADER};
 use self::peers::Peer;
+use self::tracer::Tracer;
 use crate::command::{CommandExt as _, is_root};
-use crate::vm::{Guest, INIT, kernels_dir, locate};
+use crate::vm::INIT;
 use crate::{build, setup};
 
-/// What is looked at, and the options of `turnaway trace` that it is traced with.
-const TRACED: [(&str, &[&str]); 2] = [("accept", &["--reason", "accept"]), ("everything", &[])];
+/// Accept calls that fail: what the other tools are asked for, too.
+const FAILED_CALLS: &[&str] = &[
+    "trace",
+    "--quiet",
+    "--reason",
+    "accept.emfile",
+    "--reason",
+    "accept.enfile",
+    "--reason",
+    "accept.nomem",
+    "--reason",
+    "accept.aborted",
+    "--reason",
+    "accept.denied",
+    "--reason",
+    "accept.misuse",
+    "--reason",
+    "accept.other",
+];
+/// What is looked at, and how turnaway is run for that.
+const TRACED: [(&str, &[&str]); 4] = [
+    ("calls", FAILED_CALLS),
+    ("accept", &["trace", "--quiet", "--reason", "accept"]),
+    ("everything", &["trace", "--quiet"]),
+    ("daemon", &["daemon", "--no-state", "--no-metrics"]),
+];
 const LOADS: [&str; 6] = [
     "getppid",
     "open",
@@ -78,7 +104,7 @@ pub fn run(options: &Options) -> Result<()> {
     );
     if let Some(kernel) = &options.kernel {
         build::static_programs(&["xtask"], &[INIT], true)?;
-        return in_guest(options, kernel, &turnaway, &loads);
+        return hooks::in_guest(options.seconds, kernel, &turnaway, &loads);
     }
     let bench = Bench {
         turnaway,
@@ -128,11 +154,11 @@ pub fn run(options: &Options) -> Result<()> {
     println!();
     let measured = bench.measure()?;
     println!("\n{HEADER}");
-    let hooks = bench.costs()?;
-    for cost in &hooks {
+    let costs = bench.costs()?;
+    for cost in &costs {
         println!("{cost}");
     }
-    options.write(&json!({"machine": machine()?, "loads": figures, "peers": beside, "measured": measured, "programs": hooks.iter().map(|cost| &cost.0).collect::<Vec<_>>()}))
+    options.write(&json!({"machine": machine()?, "loads": figures, "peers": beside, "measured": measured, "programs": costs.iter().map(|cost| &cost.0).collect::<Vec<_>>()}))
 }
 
 impl Options {
@@ -211,7 +237,7 @@ impl Bench<'_> {
 
     fn trace(&self, arguments: &[&str]) -> Result<Tracer> {
         let mut command = Command::new(&self.turnaway);
-        command.args(["trace", "--quiet"]).args(arguments);
+        command.args(arguments);
         if let Some(tier) = &self.options.tier {
             command.args(["--tier", tier]);
         }
@@ -229,7 +255,7 @@ impl Bench<'_> {
                 None => self.once("accept")?,
             };
             drop(guard);
-            let tracer = self.trace(TRACED[0].1)?;
+            let tracer = self.trace(FAILED_CALLS)?;
             let with_turnaway = self.once("accept")?;
             drop(tracer);
             to_bare.push(with_peer / bare);
@@ -273,71 +299,7 @@ impl Bench<'_> {
     }
 }
 
-const PEERS: &str =
-    "BESIDE      RATIO TO BARE  TURNAWAY TO THIS   (accepts a second; turnaway --reason accept)";
-const HEADER: &str = "TIER        LOAD     PROGRAM                   RUNS A TIME  NS A RUN";
-
-/// What a program takes, as `turnaway-scenarios cost` says it.
-struct Cost(Value);
-
-impl Cost {
-    fn parse(line: &str) -> Option<Self> {
-        let value: Value = serde_json::from_str(line.trim()).ok()?;
-        value["program"].is_string().then_some(Self(value))
-    }
-}
-
-impl std::fmt::Display for Cost {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = |name: &str| self.0[name].as_str().unwrap_or_default();
-        let number = |name: &str| self.0[name].as_f64().unwrap_or_default();
-        write!(
-            f,
-            "{:<11} {:<8} {:<25} {:>11.2} {:>9.1}",
-            text("tier"),
-            text("load"),
-            text("program"),
-            number("runs"),
-            number("ns")
-        )
-    }
-}
-
-/// The same in a guest, of all tiers. Its processors are emulated: its figures tell how programs
-/// compare to each other, and no more.
-fn in_guest(options: &Options, kernel: &str, turnaway: &Path, loads: &Path) -> Result<()> {
-    let kernel = locate(&kernels_dir()?, kernel)?;
-    println!("Linux {}, emulated", kernel.release);
-    let mut command = vec![
-        "/bin/turnaway-scenarios",
-        "cost",
-        "--turnaway",
-        "/bin/turnaway",
-    ];
-    for tier in ["trampoline", "kprobe", "tracepoint"] {
-        command.extend(["--tier", tier]);
-    }
-    let seconds = options.seconds.to_string();
-    command.extend(["--seconds", &seconds]);
-    let mut guest = Guest::new(kernel, command);
-    guest.timeout = Duration::from_secs(120 + 30 * options.seconds);
-    guest.file(turnaway, "/bin/turnaway");
-    guest.file(loads, "/bin/turnaway-scenarios");
-    guest.program(Path::new("/usr/sbin/bpftool"), "/bin/bpftool")?;
-    println!("{HEADER}");
-    let exit = guest.run(|line| {
-        if let Some(cost) = Cost::parse(line) {
-            println!("{cost}");
-        }
-    })?;
-    ensure!(
-        exit.code == 0,
-        "the guest's end was {}:\n{}",
-        exit.code,
-        exit.console
-    );
-    Ok(())
-}
+const PEERS: &str = "BESIDE      RATIO TO BARE  TURNAWAY TO THIS   (accepts a second; turnaway for failed accept calls only)";
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -346,36 +308,6 @@ fn median(mut values: Vec<f64>) -> f64 {
         values[middle]
     } else {
         f64::midpoint(values[middle - 1], values[middle])
-    }
-}
-
-/// A running turnaway. It is stopped when this is dropped.
-struct Tracer(Child);
-
-impl Tracer {
-    fn start(mut command: Command) -> Result<Self> {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot run turnaway")?;
-        let stderr = child.stderr.take().context("no standard error")?;
-        let tracer = Self(child);
-        for line in BufReader::new(stderr).lines() {
-            if line?.starts_with("tracing with") {
-                return Ok(tracer);
-            }
-        }
-        bail!("turnaway ended before it traced");
-    }
-}
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        // Both fail only if it has ended. What it had to say is of no matter here.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

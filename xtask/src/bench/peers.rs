@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command::find_program;
 
-/// The same tracepoints as turnaway's, with `--reason accept`.
+/// The same tracepoints as turnaway's for failed calls.
 const SCRIPT: &str = "BEGIN { printf(\"ready\\n\") } \
     tracepoint:syscalls:sys_exit_accept4, tracepoint:syscalls:sys_exit_accept \
     /args->ret < 0/ { @[pid, comm, args->ret] = count(); }";
