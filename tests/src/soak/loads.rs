@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -37,11 +38,13 @@ const REDIS: (&str, usize) = (
 /// Servers of a round's own, and processes that fail once each.
 const ACCEPTORS: usize = 4;
 const LIVES: u64 = 10;
-/// Of those in the first round: what turnaway remembers of processes is full from then on.
-const FIRST: u64 = 5000;
 /// Connects that are refused in a round, and where nobody listens.
 const REFUSED: u64 = 25;
 const NOBODY: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 77, 0, 1), 9);
+/// Places where nobody listens that are connected to in the first round, one after the other: more kinds of failures
+/// than a daemon tells apart at its end, so that no more room is taken for those from then on.
+const PLACES: u32 = 4000;
+const PACE: Duration = Duration::from_millis(1);
 /// Clients for which the full queue has room.
 const BACKLOG: u32 = 4;
 
@@ -134,9 +137,8 @@ impl<'a> Loads<'a> {
             let acceptors: Vec<_> = (1..=ACCEPTORS)
                 .map(|number| scope.spawn(move || come_and_go(scenarios, 20 * number as u64)))
                 .collect();
-            let lives = if number == 0 { FIRST } else { LIVES };
-            let lives = scope.spawn(move || short_lives(scenarios, lives));
-            let refused = scope.spawn(refused);
+            let lives = scope.spawn(|| short_lives(scenarios));
+            let refused = scope.spawn(if number == 0 { refused_all } else { refused });
             let accepts = acceptors.into_iter().map(joined).sum::<Result<u64>>()?;
             joined(nginx)?;
             joined(redis)?;
@@ -227,24 +229,36 @@ fn come_and_go(scenarios: &Path, failures: u64) -> Result<u64> {
 }
 
 /// Processes that fail once each and end.
-fn short_lives(scenarios: &Path, lives: u64) -> Result<u64> {
+fn short_lives(scenarios: &Path) -> Result<u64> {
     let done = Command::new(scenarios)
-        .args(["lives", &lives.to_string()])
+        .args(["lives", &LIVES.to_string()])
         .status()?;
     ensure!(done.success(), "the processes failed: {done}");
-    Ok(lives)
+    Ok(LIVES)
 }
 
 /// Connects to where nobody listens.
 fn refused() -> Result<u64> {
-    for _ in 0..REFUSED {
-        let got = TcpStream::connect(NOBODY).map_err(|error| error.kind());
-        ensure!(
-            matches!(got, Err(ErrorKind::ConnectionRefused)),
-            "connecting to nobody: {got:?}"
-        );
-    }
+    (0..REFUSED).try_for_each(|_| refuse(NOBODY.0))?;
     Ok(REFUSED)
+}
+
+/// The same, to many places.
+fn refused_all() -> Result<u64> {
+    for number in 0..PLACES {
+        refuse((u32::from(NOBODY.0) + number).into())?;
+        thread::sleep(PACE);
+    }
+    Ok(PLACES.into())
+}
+
+fn refuse(address: Ipv4Addr) -> Result<()> {
+    let got = TcpStream::connect((address, NOBODY.1)).map_err(|error| error.kind());
+    ensure!(
+        matches!(got, Err(ErrorKind::ConnectionRefused)),
+        "connecting to nobody: {got:?}"
+    );
+    Ok(())
 }
 
 /// redis has come to this client, and so to all before it.
