@@ -25,6 +25,7 @@ pub mod fuzzing;
 pub mod history;
 pub mod incident;
 pub mod kernel;
+mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod observation;

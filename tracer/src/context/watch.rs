@@ -30,6 +30,7 @@ use crate::{
     event::Address,
     history::{History, Incident, Pressure, Run, Sample},
     kernel::programs::{Program, Programs},
+    memory,
     record::{Clock, unix_name},
     sockets::{Listener, Poller},
     text,
@@ -201,6 +202,8 @@ impl Watch {
             self.noted = Some(Instant::now());
             let looked = host::processes(&self.root, PROCESSES);
             self.usage.note(&looked, now, steady());
+            // This thread holds up nobody who captures, and has just used most of what it ever does.
+            memory::give_back();
         }
         let minute = now.as_second().div_euclid(60);
         if minute != self.minute {

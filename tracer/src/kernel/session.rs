@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     event::{Closed, Count, Failure, Listener, ProcessId, Tier},
-    privileges,
+    memory, privileges,
 };
 
 /// The kernel side, built by `cargo xtask build-ebpf`.
@@ -177,7 +177,8 @@ impl Session {
         super::diagnostics::start(&mut ebpf, log_level);
         let (attached, hooks) = Attacher::new(&mut ebpf, &btf, tracefs).attach(plans);
         drop(btf);
-        give_back_memory();
+        // Most of all the memory that a capture ever needs, and needed for a moment only.
+        memory::give_back();
         let is_there = |hook: &HookStatus| hook.attached.is_some();
         let watches_programs = hooks
             .iter()
@@ -455,16 +456,6 @@ fn wait_for_programs() -> io::Result<()> {
         return Ok(());
     }
     Err(error)
-}
-
-/// Returns what reading the kernel's type information took: most of all the memory that a
-/// capture ever needs, and needed for a moment only.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes a number; safe to call at any time.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// Whether it is the limit of locked memory that is too low, which BPF maps count as before Linux 5.11.
