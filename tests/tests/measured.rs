@@ -13,7 +13,7 @@ const FAILURES: u64 = 100;
 /// Nothing here takes that long.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Processes that fail, each in a cgroup of its own. It is killed when this is dropped.
+/// Processes that fail, each in a cgroup of its own. Its input ends when this is dropped; then it does.
 struct Crowd {
     child: Child,
     input: Option<ChildStdin>,
@@ -77,9 +77,12 @@ impl Crowd {
 
 impl Drop for Crowd {
     fn drop(&mut self) {
-        // Both fail only if it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        drop(self.input.take());
+        if wait_for(&mut self.child, PATIENCE).is_err() {
+            // Both fail only if it has ended.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 

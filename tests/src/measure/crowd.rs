@@ -19,27 +19,27 @@ use crate::workload::listening::Listening;
 #[derive(Clone, Copy)]
 struct Pace {
     /// How often each of them does.
-    rounds: u64,
+    rounds: u32,
     /// From one failure of a process to its next.
     period: Duration,
 }
 
 impl Pace {
     /// So many processes together fail so often a second, for so long.
-    fn of(count: u64, a_second: u64, seconds: u64) -> Result<Self> {
+    fn of(count: u32, a_second: u64, seconds: u64) -> Result<Self> {
         ensure!(count > 0, "nobody fails");
-        let rounds = a_second * seconds / count;
+        let rounds = u32::try_from(a_second * seconds / u64::from(count))?;
         ensure!(
             rounds > 0,
             "{count} processes: not each of them fails, at {a_second} a second for {seconds} s"
         );
-        let period = Duration::from_secs_f64(seconds as f64 / rounds as f64);
+        let period = Duration::from_secs(seconds) / rounds;
         Ok(Self { rounds, period })
     }
 
     /// How long one of them waits before its first failure, so that they do not fail all at once.
-    fn first(self, number: u64, count: u64) -> Duration {
-        self.period.mul_f64(number as f64 / count as f64)
+    fn first(self, number: u32, count: u32) -> Duration {
+        self.period.mul_f64(f64::from(number) / f64::from(count))
     }
 }
 
@@ -62,7 +62,7 @@ impl Drop for Crowd {
 
 /// Forks so many processes, has them fail once a line was read, and says how often they did. Their cgroups stay until the
 /// input ends.
-pub(super) fn run(count: u64, a_second: u64, seconds: u64, apart: bool) -> Result<()> {
+pub(super) fn run(count: u32, a_second: u64, seconds: u64, apart: bool) -> Result<()> {
     let pace = Pace::of(count, a_second, seconds)?;
     let hierarchy = hierarchies()?.into_iter().next();
     let (ready, say_ready) = sys::pipe()?;
@@ -97,7 +97,7 @@ pub(super) fn run(count: u64, a_second: u64, seconds: u64, apart: bool) -> Resul
     }
     drop(hold);
     crowd.members.drain(..).try_for_each(Child::wait)?;
-    println!("{}", count * pace.rounds);
+    println!("{}", u64::from(count) * u64::from(pace.rounds));
     wait_for_line()?;
     Ok(())
 }
@@ -128,7 +128,7 @@ mod tests {
         for count in [1, 100, 1_000, 10_000] {
             let pace = Pace::of(count, 1_000, 20).unwrap();
             assert_eq!(pace.rounds * count, 20_000);
-            let last = pace.first(count - 1, count) + pace.period * (pace.rounds - 1) as u32;
+            let last = pace.first(count - 1, count) + pace.period * (pace.rounds - 1);
             assert!(last < Duration::from_secs(20), "{count}: {last:?}");
         }
         assert!(Pace::of(30_000, 1_000, 20).is_err());

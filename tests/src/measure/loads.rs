@@ -26,7 +26,7 @@ pub enum Load {
     /// Fork so many processes, each of which fails at a listener of its own, once a line was read
     Crowd {
         /// How many
-        count: u64,
+        count: u32,
         /// How often a second, all together
         #[arg(long)]
         failing: u64,

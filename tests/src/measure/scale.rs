@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::holder::Holder;
 use super::usage::{Usage, Used};
-use super::watcher::{Program, Watcher, counted, totals};
+use super::watcher::{Program, Watcher, totals};
 use super::{HELD, listeners, say};
 use crate::records::{Key, Peer};
 
@@ -33,7 +33,8 @@ const MINUTE: u64 = 60;
 /// What so many of something took.
 #[derive(Serialize)]
 struct Scale {
-    scale: &'static str,
+    #[serde(rename = "scale")]
+    of: &'static str,
     size: u64,
     program: Program,
     #[serde(flatten)]
@@ -114,7 +115,7 @@ fn listening(turnaway: &Path, scenarios: &Path, size: usize) -> Result<()> {
         let used = usage.until_now()?;
         watcher.stop()?;
         say(&Scale {
-            scale: "listeners",
+            of: "listeners",
             size: size as u64,
             program,
             failed: None,
@@ -126,14 +127,14 @@ fn listening(turnaway: &Path, scenarios: &Path, size: usize) -> Result<()> {
 
 /// What so many kinds of failures take, which a process makes and counts.
 fn failing(
-    scale: &'static str,
+    of: &'static str,
     size: u64,
     program: Program,
     turnaway: &Path,
     mut command: Command,
 ) -> Result<()> {
     let mut holder = Holder::start(&mut command)?;
-    let (asked, reason) = if scale == "keys" {
+    let (asked, reason) = if of == "keys" {
         ("connect", "connect.refused")
     } else {
         ("accept", "accept.emfile")
@@ -143,20 +144,20 @@ fn failing(
     holder.go()?;
     let failures = holder.tally()?;
     let used = usage.until_now()?;
-    let summary = watcher.stop()?;
-    let name = |key: &Key| match scale {
+    let (summary, counted) = watcher.stop_after(reason, failures)?;
+    let name = |key: &Key| match of {
         "processes" => Some(key.process.pid.to_string()),
         "cgroups" => key.process.cgroup.clone(),
         _ => key.peer.as_ref().map(Peer::name),
     };
     let told: HashSet<String> = totals(&summary, reason).filter_map(name).collect();
     say(&Scale {
-        scale,
+        of,
         size,
         program,
         failed: Some(Failed {
             failures,
-            counted: counted(&summary, reason),
+            counted,
             told_apart: told.len(),
             other: summary.other,
             lost_map: summary.lost.map,

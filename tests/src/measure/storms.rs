@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::say;
 use super::usage::{Usage, Used};
-use super::watcher::{Program, Watcher, counted};
+use super::watcher::{Program, Watcher};
 use crate::servers::acceptor::Acceptor;
 use crate::sys;
 use crate::workload::listening::Listening;
@@ -44,12 +44,12 @@ pub(super) fn run(turnaway: &Path, scenarios: &Path) -> Result<()> {
             let usage = Usage::of(watcher.pid())?;
             let failures = load()?;
             let used = usage.until_now()?;
-            let summary = watcher.stop()?;
+            let (summary, counted) = watcher.stop_after(reason, failures)?;
             say(&Storm {
                 name,
                 program,
                 failures,
-                counted: counted(&summary, reason),
+                counted,
                 lost_map: summary.lost.map,
                 lost_missed: summary.lost.missed,
                 used,

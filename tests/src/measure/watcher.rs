@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -10,9 +11,13 @@ use tempfile::TempDir;
 use crate::daemon::Daemon;
 use crate::records::{Key, Summary};
 use crate::tracer::Tracer;
+use crate::wait;
 
 /// What the kernel calls loads: what other programs of this machine fail meanwhile is theirs.
 pub(super) const LOAD: &str = "measured";
+
+/// How long the last of many failures may take to be counted.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which command.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -58,6 +63,27 @@ impl Watcher {
         }
     }
 
+    /// Ends it once all failures of a reason are counted, or have not been for long. Returns how many were.
+    pub(super) fn stop_after(self, reason: &str, failures: u64) -> Result<(Summary, u64)> {
+        match self {
+            Self::Trace(_) => {
+                let summary = self.stop()?;
+                let counted = counted(&summary, reason);
+                Ok((summary, counted))
+            }
+            Self::Daemon(ref daemon, _) => {
+                let mut counted = 0;
+                let all = wait::within(PATIENCE, "all that failed", || {
+                    counted = in_metrics(&daemon.get("/metrics")?, reason)?;
+                    Ok((counted >= failures).then_some(()))
+                });
+                // What was not counted is what is to be seen.
+                drop(all);
+                Ok((self.stop()?, counted))
+            }
+        }
+    }
+
     /// Ends it.
     pub(super) fn stop(self) -> Result<Summary> {
         match self {
@@ -77,10 +103,45 @@ pub(super) fn totals<'a>(summary: &'a Summary, reason: &str) -> impl Iterator<It
         .filter(move |total| total.reason == reason && total.process.comm.as_deref() == Some(LOAD))
 }
 
+/// Failures of a reason, of loads. Its metrics say more than the daemon's summary, where failures that are too many to be
+/// told apart have no reason.
+fn in_metrics(metrics: &str, reason: &str) -> Result<u64> {
+    let reason = format!("reason=\"{reason}\"");
+    let comms = [LOAD, "other"].map(|comm| format!("comm=\"{comm}\""));
+    let lines = metrics
+        .lines()
+        .filter(|line| line.starts_with("turnaway_failures_total{") && line.contains(&reason))
+        .filter(|line| comms.iter().any(|comm| line.contains(comm)));
+    let values = lines.map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<u64>());
+    values.sum::<Result<u64, _>>().context("no number")
+}
+
 /// Failures of a reason, of loads, with those that were too many to be told apart: of these, other programs' are few.
-pub(super) fn counted(summary: &Summary, reason: &str) -> u64 {
+fn counted(summary: &Summary, reason: &str) -> u64 {
     let told: u64 = totals(summary, reason)
         .filter_map(|total| total.count)
         .sum();
     told + summary.other
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_metrics_the_loads_and_what_has_no_series_count() {
+        let line = |reason: &str, comm: &str, count: u64| {
+            format!(
+                "turnaway_failures_total{{reason=\"{reason}\",comm=\"{comm}\",port=\"1\"}} {count}\n"
+            )
+        };
+        let metrics = [
+            line("accept.emfile", "measured", 7),
+            line("accept.emfile", "nginx", 100),
+            line("accept.emfile", "other", 11),
+            line("fd.pressure", "measured", 1000),
+        ];
+        assert_eq!(in_metrics(&metrics.concat(), "accept.emfile").unwrap(), 18);
+        assert!(in_metrics(&line("a", "other", 1).replace(" 1\n", " x"), "a").is_err());
+    }
 }
