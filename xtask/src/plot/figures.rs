@@ -1,5 +1,7 @@
 //! Figures out of what was measured (pure).
 
+use std::fmt::Write as _;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Deserializer, Value};
 
@@ -29,14 +31,7 @@ pub(super) struct Panel {
 impl Panel {
     /// All parts, of what one command took.
     pub(super) fn all(text: &str, program: &str) -> Result<Vec<Self>> {
-        let mut measured = Vec::new();
-        for value in Deserializer::from_str(text).into_iter() {
-            let value: Value = value.context("no JSON")?;
-            match value.get("measured").and_then(Value::as_array) {
-                Some(all) => measured.extend(all.iter().cloned()),
-                None => measured.push(value),
-            }
-        }
+        let measured = measured(text)?;
         SCALES
             .iter()
             .map(|(scale, title)| {
@@ -53,6 +48,50 @@ impl Panel {
             })
             .collect()
     }
+}
+
+/// The things that were measured, of lines or of a bench's file.
+fn measured(text: &str) -> Result<Vec<Value>> {
+    let mut all = Vec::new();
+    for value in Deserializer::from_str(text).into_iter() {
+        let value: Value = value.context("no JSON")?;
+        match value.get("measured").and_then(Value::as_array) {
+            Some(measured) => all.extend(measured.iter().cloned()),
+            None => all.push(value),
+        }
+    }
+    Ok(all)
+}
+
+/// What there was many of, as rows of Markdown.
+pub(super) fn table(text: &str) -> Result<String> {
+    let mut rows =
+        "| what | how many | command | failures | counted | % of a core | MiB at the end |\n\
+                    |---|---|---|---|---|---|---|\n"
+            .to_owned();
+    for one in measured(text)? {
+        let Some(scale) = one["scale"].as_str() else {
+            continue;
+        };
+        let count = |name: &str| {
+            one[name]
+                .as_u64()
+                .map(|n| n.to_string())
+                .unwrap_or_default()
+        };
+        let point = point(&one)?;
+        writeln!(
+            rows,
+            "| {scale} | {} | {} | {} | {} | {:.2} | {:.0} |",
+            count("size"),
+            one["program"].as_str().unwrap_or_default(),
+            count("failures"),
+            count("counted"),
+            point.percent_of_a_core,
+            point.rss_mib,
+        )?;
+    }
+    Ok(rows)
 }
 
 fn point(measured: &Value) -> Result<Point> {
@@ -105,6 +144,23 @@ pub(super) mod tests {
         };
         let wanted = [point(1.0, 0.1), point(10.0, 0.25), point(100.0, 0.5)];
         assert_eq!(panels[2].points, wanted);
+    }
+
+    #[test]
+    fn rows_say_what_was_measured_and_leave_out_what_was_not() {
+        let counted = json!({
+            "scale": "keys", "program": "trace", "size": 100, "failures": 7, "counted": 8,
+            "percent_of_a_core": 1.234, "rss_mib": 17.6,
+        });
+        let storm = json!({"storm": "spin", "program": "trace", "failures": 1});
+        let listeners = &measured()[1];
+        let rows = table(&format!("{counted}\n{storm}\n{listeners}")).unwrap();
+        let rows: Vec<&str> = rows.lines().skip(2).collect();
+        let wanted = [
+            "| keys | 100 | trace | 7 | 8 | 1.23 | 18 |",
+            "| listeners | 100 | daemon |  |  | 0.50 | 22 |",
+        ];
+        assert_eq!(rows, wanted);
     }
 
     #[test]

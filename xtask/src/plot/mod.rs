@@ -26,10 +26,11 @@ pub struct Options {
     output: Option<PathBuf>,
 }
 
-/// Draws it.
+/// Draws it, and prints the rows of the document's table.
 pub fn run(options: &Options) -> Result<()> {
     let shown = options.file.display();
     let text = fs::read_to_string(&options.file).with_context(|| format!("cannot read {shown}"))?;
+    print!("{}", figures::table(&text)?);
     let panels = Panel::all(&text, &options.program)
         .with_context(|| format!("{shown} is not what `cargo xtask bench --json` writes"))?;
     let picture = draw::svg(&panels)?;
