@@ -100,7 +100,7 @@ pub(super) fn measure(turnaway: &Path, scenarios: &Path) -> Result<()> {
             command.args(["flood", flood, "--seconds", &seconds]);
             // It is there first: a listener is counted from when it was first seen.
             let mut holder = Holder::start(&mut command)?;
-            let watcher = Watcher::start(program, turnaway, &["queue"])?;
+            let watcher = Watcher::start(program, turnaway, &["--reason", "queue"])?;
             let usage = Usage::of(watcher.pid())?;
             holder.go()?;
             let flooded: Flooded = holder.tally()?;

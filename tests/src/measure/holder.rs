@@ -37,6 +37,11 @@ impl Holder {
         Ok(holder)
     }
 
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Has it do its part.
     pub(super) fn go(&mut self) -> Result<()> {
         let input = self.input.as_mut().context("no input")?;

@@ -134,12 +134,14 @@ fn failing(
     mut command: Command,
 ) -> Result<()> {
     let mut holder = Holder::start(&mut command)?;
-    let (asked, reason) = if of == "keys" {
-        ("connect", "connect.refused")
+    let pid = holder.pid().to_string();
+    let (options, reason): (&[&str], _) = if of == "keys" {
+        // What finds no room among the keys has no process: nobody else's is to be there.
+        (&["--reason", "connect", "-p", &pid], "connect.refused")
     } else {
-        ("accept", "accept.emfile")
+        (&["--reason", "accept"], "accept.emfile")
     };
-    let watcher = Watcher::start(program, turnaway, &[asked])?;
+    let watcher = Watcher::start(program, turnaway, options)?;
     let usage = Usage::of(watcher.pid())?;
     holder.go()?;
     let failures = holder.tally()?;

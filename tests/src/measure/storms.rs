@@ -40,7 +40,11 @@ pub(super) struct Storm {
 pub(super) fn run(turnaway: &Path, scenarios: &Path) -> Result<()> {
     for program in Program::ALL {
         let storm = |name, reason, load: &dyn Fn() -> Result<u64>| -> Result<()> {
-            let watcher = Watcher::start(program, turnaway, &["accept", "connect"])?;
+            let watcher = Watcher::start(
+                program,
+                turnaway,
+                &["--reason", "accept", "--reason", "connect"],
+            )?;
             let usage = Usage::of(watcher.pid())?;
             let failures = load()?;
             let used = usage.until_now()?;

@@ -38,12 +38,11 @@ pub(super) enum Watcher {
 }
 
 impl Watcher {
-    /// Starts it: trace with `--reason` for each of these, the daemon as it is without a configuration.
-    pub(super) fn start(program: Program, turnaway: &Path, reasons: &[&str]) -> Result<Self> {
+    /// Starts it: trace with these options, the daemon as it is without a configuration.
+    pub(super) fn start(program: Program, turnaway: &Path, options: &[&str]) -> Result<Self> {
         match program {
             Program::Trace => {
-                let mut arguments = vec!["--json"];
-                arguments.extend(reasons.iter().flat_map(|reason| ["--reason", reason]));
+                let arguments = [&["--json"], options].concat();
                 Ok(Self::Trace(Tracer::start(turnaway, &arguments)?))
             }
             Program::Daemon => {

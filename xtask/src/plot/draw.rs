@@ -1,5 +1,5 @@
 //! The picture (pure): a part for each thing that there may be many of, both axes logarithmic, so that growth in proportion is
-//! a straight line at 45 degrees, and no growth a level one.
+//! a straight line, and no growth a level one.
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
@@ -11,7 +11,7 @@ type Height = fn(&Point) -> f64;
 
 const SIZE: (u32, u32) = (960, 720);
 /// Per cent of a core, and MiB.
-const HEIGHTS: (f64, f64) = (0.01, 100.0);
+const HEIGHTS: (f64, f64) = (0.01, 1000.0);
 const CPU: RGBColor = RGBColor(0xc0, 0x39, 0x2b);
 const RSS: RGBColor = RGBColor(0x1f, 0x61, 0xa8);
 const LINEAR: RGBColor = RGBColor(0x88, 0x88, 0x88);
@@ -33,7 +33,7 @@ fn draw(panels: &[Panel], text: &mut String) -> Result<(), Box<dyn std::error::E
         let sizes = (first.size..last.size).log_scale();
         let mut chart = ChartBuilder::on(&part)
             .caption(panel.title, ("sans-serif", 16))
-            .margin(12)
+            .margin(20)
             .x_label_area_size(28)
             .y_label_area_size(48)
             .build_cartesian_2d(sizes, (HEIGHTS.0..HEIGHTS.1).log_scale())?;
@@ -119,7 +119,7 @@ mod tests {
             // Points are at whole pixels.
             assert!((f64::midpoint(one, hundred) - ten).abs() <= 1.0, "{line:?}");
         }
-        // 0.1, 0.25 and 0.5 of 4 powers of ten.
+        // 0.1, 0.25 and 0.5.
         let up = numbers(&picture(), "cy");
         let [low, middle, high] = up[..3] else {
             panic!("{up:?}");
@@ -139,6 +139,6 @@ mod tests {
             rss_mib: 20.0,
         };
         assert_eq!(in_proportion(first, 200.0), [(100.0, 10.0), (200.0, 20.0)]);
-        assert_eq!(in_proportion(first, 1e6), [(100.0, 10.0), (1e3, 100.0)]);
+        assert_eq!(in_proportion(first, 1e6), [(100.0, 10.0), (1e4, 1e3)]);
     }
 }
