@@ -10,8 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::command::is_root;
-use crate::{bench, build, setup};
+use crate::bench;
 
 /// Options of `cargo xtask soak`.
 #[derive(Args)]
@@ -29,23 +28,13 @@ pub struct Options {
 
 /// Builds, runs it and prints the table and the verdict; fails where that is not good.
 pub fn run(options: &Options) -> Result<()> {
-    ensure!(is_root(), "hooks need root: run `sudo -E cargo xtask soak`");
-    setup::run(setup::Options {
-        tests: true,
-        ..setup::Options::default()
-    })?;
-    build::ebpf()?;
-    let programs = build::static_programs(
-        &["turnaway", "turnaway-tests"],
-        &["turnaway", "turnaway-scenarios"],
-        true,
-    )?;
+    let (turnaway, scenarios) = bench::programs("soak", false)?;
     let machine = bench::machine()?;
     println!("{machine}\n{HEADER}");
-    let mut child = Command::new(programs.join("turnaway-scenarios"))
+    let mut child = Command::new(scenarios)
         .args(["soak", "--for", &options.length, "--every", &options.every])
         .arg("--turnaway")
-        .arg(programs.join("turnaway"))
+        .arg(turnaway)
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run turnaway-scenarios")?;

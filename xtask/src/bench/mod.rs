@@ -83,25 +83,8 @@ pub struct Options {
 
 /// Builds, measures and prints the table.
 pub fn run(options: &Options) -> Result<()> {
-    ensure!(
-        is_root(),
-        "hooks need root: run `sudo -E cargo xtask bench`"
-    );
     ensure!(options.pairs > 0, "nothing to measure: --pairs is 0");
-    setup::run(setup::Options {
-        tests: true,
-        bench: true,
-    })?;
-    build::ebpf()?;
-    let programs = build::static_programs(
-        &["turnaway", "turnaway-tests"],
-        &["turnaway", "turnaway-scenarios"],
-        true,
-    )?;
-    let (turnaway, loads) = (
-        programs.join("turnaway"),
-        programs.join("turnaway-scenarios"),
-    );
+    let (turnaway, loads) = programs("bench", true)?;
     if let Some(kernel) = &options.kernel {
         build::static_programs(&["xtask"], &[INIT], true)?;
         return hooks::in_guest(options.seconds, kernel, &turnaway, &loads);
@@ -159,6 +142,26 @@ pub fn run(options: &Options) -> Result<()> {
         println!("{cost}");
     }
     options.write(&json!({"machine": machine()?, "loads": figures, "peers": beside, "measured": measured, "programs": costs.iter().map(|cost| &cost.0).collect::<Vec<_>>()}))
+}
+
+/// turnaway and `turnaway-scenarios`, as they are released, with what they need, for a chore that needs root; with
+/// the tools that they are compared with, if that is wanted.
+pub(crate) fn programs(chore: &str, bench: bool) -> Result<(PathBuf, PathBuf)> {
+    ensure!(
+        is_root(),
+        "hooks need root: run `sudo -E cargo xtask {chore}`"
+    );
+    setup::run(setup::Options { tests: true, bench })?;
+    build::ebpf()?;
+    let programs = build::static_programs(
+        &["turnaway", "turnaway-tests"],
+        &["turnaway", "turnaway-scenarios"],
+        true,
+    )?;
+    Ok((
+        programs.join("turnaway"),
+        programs.join("turnaway-scenarios"),
+    ))
 }
 
 impl Options {
