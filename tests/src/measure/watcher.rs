@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -11,13 +12,14 @@ use tempfile::TempDir;
 use crate::daemon::Daemon;
 use crate::records::{Key, Summary};
 use crate::tracer::Tracer;
-use crate::wait;
 
 /// What the kernel calls loads: what other programs of this machine fail meanwhile is theirs.
 pub(super) const LOAD: &str = "measured";
 
 /// How long the last of many failures may take to be counted.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two looks at what was counted: each has a price.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Which command.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -71,13 +73,15 @@ impl Watcher {
                 Ok((summary, counted))
             }
             Self::Daemon(ref daemon, _) => {
-                let mut counted = 0;
-                let all = wait::within(PATIENCE, "all that failed", || {
-                    counted = in_metrics(&daemon.get("/metrics")?, reason)?;
-                    Ok((counted >= failures).then_some(()))
-                });
-                // What was not counted is what is to be seen.
-                drop(all);
+                let deadline = Instant::now() + PATIENCE;
+                let counted = loop {
+                    let counted = in_metrics(&daemon.get("/metrics")?, reason)?;
+                    // What is not counted by then is what is to be seen.
+                    if counted >= failures || Instant::now() > deadline {
+                        break counted;
+                    }
+                    thread::sleep(PAUSE);
+                };
                 Ok((self.stop()?, counted))
             }
         }
