@@ -3,6 +3,7 @@
 mod descriptors;
 mod output;
 mod pipeline;
+mod taken;
 mod watch;
 mod watcher;
 
@@ -27,12 +28,13 @@ pub(crate) use output::hook;
 pub use output::{Format, Shown};
 pub(crate) use pipeline::advise;
 use pipeline::{FAREWELL, Listeners, Pipeline, READING, State};
+use taken::Taken;
 use watch::{Look, Watch};
 pub use watcher::{Reading, Short, Watcher};
 
 use crate::{
     attribute::timens::monotonic_ns,
-    event::{Failure, Key, Op, ProcessId, Tier},
+    event::{Count, Failure, Key, Op, ProcessId, Tier},
     filter::Filter,
     kernel::{
         attach::HookStatus,
@@ -149,11 +151,12 @@ async fn trace(options: &Options, mut watcher: Option<Box<dyn Watcher>>) -> Resu
             () = rung(bell.as_ref()) => run.pipeline.asked(),
             ready = ring.readable() => {
                 let mut ready = ready.context("cannot wait for the ring buffer")?;
-                run.exemplars();
+                run.exemplars()?;
                 ready.clear_ready();
             }
             () = until(run.queues.as_ref().map(|queues| queues.due)) => run.ask(),
             look = next_look(&mut run.queues) => run.look(&look),
+            () = std::future::ready(()), if run.taken.waits() => run.tell_counts()?,
             due = readings.tick() => {
                 run.counts()?;
                 run.tell(due.elapsed())?;
@@ -214,6 +217,7 @@ struct Run<'a> {
     queues: Option<Queues>,
     sheds: Sheds,
     descriptors: Watched,
+    taken: Taken<Count>,
     jiffy: Option<Duration>,
     readings: u64,
 }
@@ -265,6 +269,7 @@ impl<'a> Run<'a> {
             descriptors: Watched::new(
                 options.session.filter.reasons & (1 << Reason::FdTablePressure as u16) != 0,
             ),
+            taken: Taken::new(Instant::now()),
             jiffy: jiffies::length(),
             readings: 0,
         })
@@ -332,7 +337,7 @@ impl<'a> Run<'a> {
         self.pipeline.done()
     }
 
-    fn exemplars(&mut self) {
+    fn exemplars(&mut self) -> Result<()> {
         let mut failures: Vec<Failure> = Vec::new();
         self.session.drain(|failure| failures.push(failure));
         self.pipeline
@@ -343,18 +348,53 @@ impl<'a> Run<'a> {
             }
             self.note_acceptor(failure.key.op, failure.key.socket_inode);
             self.pipeline.exemplar(failure);
+            self.take_if_due()?;
         }
+        Ok(())
+    }
+
+    /// Reads the counters, for what they say to be told later.
+    fn take(&mut self) -> Result<()> {
+        let counts = self.session.take_counts()?;
+        self.taken.add(counts, Instant::now());
+        Ok(())
+    }
+
+    /// The same in the middle of what may take long.
+    fn take_if_due(&mut self) -> Result<()> {
+        if self.taken.is_due(Instant::now()) {
+            self.take()?;
+        }
+        Ok(())
     }
 
     fn counts(&mut self) -> Result<()> {
         self.pipeline.tick();
-        let counts = self.session.take_counts()?;
+        if !self.taken.waits() || self.taken.is_due(Instant::now()) {
+            self.take()?;
+        }
+        self.tell_counts()?;
+        let noted = self.session.take_pressed();
+        let since_ns = self.descriptors.looked_ns();
+        let now = Instant::now();
+        for stall in self.descriptors.look(noted, &mut self.pipeline) {
+            self.pipeline.stall(stall, Some(since_ns), now);
+        }
+        self.pipeline.write_rest(now);
+        Ok(())
+    }
+
+    /// Tells the reading of the counters that has waited longest.
+    fn tell_counts(&mut self) -> Result<()> {
+        let Some(counts) = self.taken.next() else {
+            return Ok(());
+        };
         let session = &self.session;
         self.sheds.reading(&counts, |inode| {
             session.listener(inode).map(|stats| stats.accepted)
         });
         // Those of the reading are all in the ring by now: names and lines come first.
-        self.exemplars();
+        self.exemplars()?;
         self.pipeline
             .look_for_owners(counts.iter().map(|count| &count.key));
         let now = Instant::now();
@@ -364,13 +404,8 @@ impl<'a> Run<'a> {
             }
             self.note_acceptor(count.key.op, count.key.socket_inode);
             self.pipeline.count(count, now);
+            self.take_if_due()?;
         }
-        let noted = self.session.take_pressed();
-        let since_ns = self.descriptors.looked_ns();
-        for stall in self.descriptors.look(noted, &mut self.pipeline) {
-            self.pipeline.stall(stall, Some(since_ns), now);
-        }
-        self.pipeline.write_rest(now);
         Ok(())
     }
 
@@ -525,7 +560,12 @@ impl<'a> Run<'a> {
         let stats = self.session.listeners();
         let listeners = self.listeners(stats, true);
         self.session.detach()?;
+        // The last, whatever waits before it.
+        self.take()?;
         self.counts()?;
+        while self.taken.waits() {
+            self.tell_counts()?;
+        }
         self.last_closed();
         if let Some(queues) = &self.queues {
             for failure in queues.stalls.lasting() {
