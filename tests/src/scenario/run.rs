@@ -198,9 +198,9 @@ pub fn together(
             Err(error) => tell(scenario.name, &Outcome::Fail(format!("{error:#}"))),
         }
     }
+    // This process tries out what the machine can do; and turnaway, too, has no files while there are none.
+    let mut known = vec![std::process::id(), tracer.pid()];
     let records = tracer.stop()?.records()?;
-    // This process tries out what the machine can do.
-    let mut known = vec![std::process::id()];
     for (scenario, acted) in all {
         let mut outcome = judge(scenario, tier, &acted, &records, false);
         known.extend(acted.tally.pids);
@@ -210,7 +210,7 @@ pub fn together(
             outcome = Outcome::Fail(format!("{error:#}"));
         }
         if let Outcome::Fail(why) = &outcome {
-            // Probes are left out where they would interrupt others, which is said and by chance.
+            // Programs are left out where they would interrupt others, which is said and by chance.
             if check::left_out(&records, tier) {
                 tell(scenario.name, &Outcome::Again(why.clone()));
                 outcome = one(programs, scenario, tier);
