@@ -23,6 +23,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 pub use self::loads::Load;
+pub(crate) use self::storms::short_lives;
 pub use self::usage::{cpu_time, memory_kib};
 use self::watcher::LOAD;
 use crate::sys;

@@ -60,7 +60,9 @@ pub(super) fn run(turnaway: &Path, scenarios: &Path) -> Result<()> {
             })
         };
         storm("spin", "accept.emfile", &|| spin(scenarios))?;
-        storm("short lives", "accept.emfile", &|| short_lives(scenarios))?;
+        storm("short lives", "accept.emfile", &|| {
+            short_lives(scenarios, LIVES)
+        })?;
         storm("connects", "connect.refused", &connects)?;
     }
     Ok(())
@@ -84,13 +86,13 @@ fn spin(scenarios: &Path) -> Result<u64> {
     })
 }
 
-/// Processes that fail once each and end, children of a process without threads.
-fn short_lives(scenarios: &Path) -> Result<u64> {
+/// So many processes that fail once each and end, children of a process without threads.
+pub(crate) fn short_lives(scenarios: &Path, count: u64) -> Result<u64> {
     let done = Command::new(scenarios)
-        .args(["lives", &LIVES.to_string()])
+        .args(["lives", &count.to_string()])
         .status()?;
     ensure!(done.success(), "the processes failed: {done}");
-    Ok(LIVES)
+    Ok(count)
 }
 
 /// Forks so many processes, one after the other, each of which fails one accept and ends well.

@@ -169,11 +169,11 @@ fn belongs(tally: &Tally, key: &Key) -> bool {
     }
 }
 
-/// Whether the kernel left runs of a hook out that may be (docs/limitations.md): kprobes and tracepoints that would
-/// interrupt others, or a call of bpf(2). What is not exact then is said to be so.
+/// Whether the kernel left runs of a hook out that may be (docs/limitations.md): kprobes that would
+/// interrupt others. What is not exact then is said to be so.
 #[must_use]
 pub fn left_out(records: &Records, tier: &str) -> bool {
-    tier != "trampoline" && records.summary.lost.missed.is_some_and(|missed| missed > 0)
+    tier == "kprobe" && records.summary.lost.missed.is_some_and(|missed| missed > 0)
 }
 
 /// What was lost, where nothing may be.

@@ -210,7 +210,7 @@ pub fn together(
             outcome = Outcome::Fail(format!("{error:#}"));
         }
         if let Outcome::Fail(why) = &outcome {
-            // Programs are left out where they would interrupt others, which is said and by chance.
+            // Probes are left out where they would interrupt others, which is said and by chance.
             if check::left_out(&records, tier) {
                 tell(scenario.name, &Outcome::Again(why.clone()));
                 outcome = one(programs, scenario, tier);

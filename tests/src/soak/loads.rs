@@ -5,7 +5,6 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::books::{Ours, Tally};
 use crate::cgroup::{self, Cgroup, Hierarchy};
+use crate::measure::short_lives;
 use crate::servers::acceptor::Acceptor;
 use crate::servers::foreground::{Foreground, free_port, open_to_all};
 use crate::servers::nginx::{self, Nginx};
@@ -137,7 +137,7 @@ impl<'a> Loads<'a> {
             let acceptors: Vec<_> = (1..=ACCEPTORS)
                 .map(|number| scope.spawn(move || come_and_go(scenarios, 20 * number as u64)))
                 .collect();
-            let lives = scope.spawn(|| short_lives(scenarios));
+            let lives = scope.spawn(|| short_lives(scenarios, LIVES));
             let refused = scope.spawn(if number == 0 { refused_all } else { refused });
             let accepts = acceptors.into_iter().map(joined).sum::<Result<u64>>()?;
             joined(nginx)?;
@@ -226,15 +226,6 @@ fn come_and_go(scenarios: &Path, failures: u64) -> Result<u64> {
     drop(clients);
     acceptor.finish()?;
     Ok(failed)
-}
-
-/// Processes that fail once each and end.
-fn short_lives(scenarios: &Path) -> Result<u64> {
-    let done = Command::new(scenarios)
-        .args(["lives", &LIVES.to_string()])
-        .status()?;
-    ensure!(done.success(), "the processes failed: {done}");
-    Ok(LIVES)
 }
 
 /// Connects to where nobody listens.

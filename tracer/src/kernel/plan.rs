@@ -433,10 +433,10 @@ fn way(features: &Features, hook: HookName, tier: Tier) -> Result<Vec<Attachment
             syscall_exits(features, CONNECT_EXITS, "connect_tracepoint")
         }
         (HookName::ConnectAsync, Tier::Tracepoint) => {
-            let mut attachments = socket_states(features, states::CONNECT)?;
+            let states = socket_states(features, states::CONNECT)?;
             // The end first, as in [`pair`].
-            let again = Target::BtfTracepoint(SOCKET_STATES);
-            attachments.splice(..0, one("socket_state_again", again));
+            let mut attachments = one("socket_state_again", Target::BtfTracepoint(SOCKET_STATES));
+            attachments.extend(states);
             Ok(attachments)
         }
         (HookName::Shed, Tier::Tracepoint) => socket_states(features, states::SHED),

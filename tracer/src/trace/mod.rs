@@ -560,12 +560,12 @@ impl<'a> Run<'a> {
         let stats = self.session.listeners();
         let listeners = self.listeners(stats, true);
         self.session.detach()?;
-        // The last, whatever waits before it.
+        // The last, and whatever waits before it.
         self.take()?;
-        self.counts()?;
         while self.taken.waits() {
             self.tell_counts()?;
         }
+        self.counts()?;
         self.last_closed();
         if let Some(queues) = &self.queues {
             for failure in queues.stalls.lasting() {
